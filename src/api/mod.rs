@@ -35,7 +35,7 @@ pub use policy::{
 };
 pub use policy_status::{
     AmbiguousDevices, DeviceStatus, HeldPlan, PendingChange, RecordedDevices, RecordedPart,
-    RecordedRelease, TailscaleDevicePolicyStatus,
+    RecordedRelease, ReleasedFields, TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,

@@ -85,6 +85,18 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribute_record: Option<AttributeRecord>,
 
+    /// The fields of the spec that the controller has applied to a device, or found in sync there,
+    /// recorded before the first request. If the spec no longer declares one of them, the policy
+    /// releases it. The keys of postureAttributes are in ownedAttributes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub managed_fields: Vec<String>,
+
+    /// The fields that the last edit removed from the spec and whose values stay on the devices as
+    /// they are. Absent after the next edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_fields: Option<ReleasedFields>,
+
     /// Under deletionPolicy: Clear, the settings to clear and their devices, recorded before the
     /// first request. As long as this is set, the policy has the finalizer tailnet.dev/clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,6 +160,33 @@ pub struct TailscaleDevicePolicyStatus {
     /// When the controller last changed a setting for this policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
+}
+
+/// The fields that the spec no longer declares, and whose values stay on the devices as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleasedFields {
+    /// The generation of the spec that no longer declares them.
+    #[serde(default)]
+    #[schemars(!default)]
+    pub generation: i64,
+
+    /// The number of fields.
+    #[serde(default)]
+    #[schemars(!default)]
+    pub count: u32,
+
+    /// The fields.
+    ///
+    /// Example: enabledRoutes
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub fields: Vec<String>,
+
+    /// How many devices the policy targeted then.
+    #[serde(default)]
+    #[schemars(!default)]
+    pub devices: u32,
 }
 
 /// The managed devices of a policy under deletionPolicy: Clear.

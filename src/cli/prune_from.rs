@@ -1,5 +1,5 @@
-//! The earlier versions of manifests. The controller records in the status of a policy which attributes it
-//! owns on which devices. Files have no status, but an earlier version of them gives the same record.
+//! The earlier versions of manifests. The controller records in the status of a policy what it manages on
+//! which devices. Files have no status, but an earlier version of them gives the same record.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,20 @@ use super::{
 use crate::{
     api::{self, TailscaleDevicePolicy, TailscaleDevicePolicySpec},
     convert,
-    plan::{Admission, DeviceIndex, OwnedKeys, PolicyInput, PolicyKey, PolicyRecord, plan_tailnet},
+    model::{ListSetting, NodeId},
+    plan::{
+        Admission, Binding, DeviceIndex, DevicePlan, Field, ManagedDevices, ManagedFields, Mode,
+        OwnedKeys, Policy, PolicyInput, PolicyKey, PolicyRecord, TailnetPlan, bind_policy,
+        plan_tailnet,
+    },
 };
 
 /// The location of the earlier manifests.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct PruneFromArgs {
-    /// Delete the posture attributes that a policy declared in its earlier version and no longer declares, on
-    /// the devices that it targeted then. Names the earlier manifests: a file, a folder, or a git revision
+    /// Release what a policy declared in its earlier version and no longer declares, as the controller does:
+    /// delete posture attributes on the devices that it targeted then, report a field that stays, and under
+    /// deletionPolicy: Clear withdraw its routes on the devices that it still targets. Names the earlier manifests: a file, a folder, or a git revision
     /// of the files of -f, such as HEAD~1.
     #[arg(long, value_name = "PATH|REVISION", conflicts_with = "from_cluster")]
     prune_from: Option<String>,
@@ -91,7 +97,7 @@ fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) ->
         return true;
     };
     let (before, after) = (then.spec.tailnet_name(), now.spec.tailnet_name());
-    // Only attributes are pruned, so that nothing else is worth a message.
+    // Everything else stays there too, but only attributes would be expected to go.
     if before != after && then.spec.posture_attributes.is_some() {
         eprintln!(
             "tsdp: {policy} had the tailnetRef {before} and now has {after}. The attributes that it set \
@@ -128,8 +134,8 @@ impl PruneFrom {
         self.0.is_empty()
     }
 
-    /// Gives policies the record that their status would hold in a cluster: the keys that they declared, on the
-    /// devices that they targeted. Finds these devices in the current list.
+    /// Gives policies the record that their status would hold in a cluster: the fields and keys that they
+    /// declared, on the devices that they targeted. Finds these devices in the current list.
     pub fn restore_records(
         &self,
         policies: &mut [PolicyInput],
@@ -151,21 +157,76 @@ impl PruneFrom {
             })
             .collect();
         // Without attributes: which policy declares a key does not depend on the observed values.
-        let then = plan_tailnet(&then, &Admission::default(), fleet, &BTreeMap::new(), now);
+        let earlier = plan_tailnet(&then, &Admission::default(), fleet, &BTreeMap::new(), now);
         let mut owned: BTreeMap<PolicyKey, OwnedKeys> = BTreeMap::new();
-        for (node, plan) in &then.devices {
+        for (node, plan) in &earlier.devices {
             for (policy, keys) in plan.owners.declared_keys() {
                 owned.entry(policy).or_default().add(node, keys);
             }
         }
+        let then: BTreeMap<PolicyKey, Policy> = then
+            .into_iter()
+            .filter_map(|then| Some((then.key, then.policy.ok()?)))
+            .collect();
         for declared in policies {
-            if self.0.contains_key(&declared.key.to_string()) {
-                // A policy from a file has no record that this could replace.
-                declared.record = PolicyRecord {
-                    owned: Arc::new(owned.remove(&declared.key).unwrap_or_default()),
-                    ..PolicyRecord::default()
-                };
-            }
+            let (Some(then), Ok(now)) = (then.get(&declared.key), &declared.policy) else {
+                continue;
+            };
+            let binding = bind_policy(now, &PolicyRecord::default(), &declared.approvals, fleet);
+            // A policy from a file has no record that this could replace.
+            declared.record = PolicyRecord {
+                owned: Arc::new(owned.remove(&declared.key).unwrap_or_default()),
+                fields: managed_fields(then, &earlier),
+                managed: Arc::new(managed_devices(then, &earlier, &binding)),
+                ..PolicyRecord::default()
+            };
         }
     }
+}
+
+/// The fields that an earlier version of a policy managed.
+fn managed_fields(then: &Policy, earlier: &TailnetPlan) -> ManagedFields {
+    let none = PolicyRecord::default();
+    let managed = then.unmanaged_fields(&none);
+    let managed = managed
+        .filter(|(_, field)| targets(then, earlier).any(|(_, plan)| manages(then, plan, field)));
+    ManagedFields {
+        fields: managed.map(|(field, _)| field).collect(),
+        released: None,
+    }
+}
+
+/// The routes that an earlier version of a policy under `Clear` approved, on devices that it still targets.
+fn managed_devices(then: &Policy, earlier: &TailnetPlan, now: &Binding) -> ManagedDevices {
+    let mut managed = ManagedDevices::default();
+    if !then.clears() {
+        return managed;
+    }
+    managed.name_routes(then.named_routes());
+    for (node, plan) in targets(then, earlier).filter(|(node, _)| now.holds(node)) {
+        let routes = managed.routes.iter();
+        let routes = routes
+            .filter(|route| manages(then, plan, &Field::List(ListSetting::of_route(route))))
+            .copied()
+            .collect();
+        managed.hold(vec![node.clone()]);
+        managed.manage_routes(node, &routes);
+    }
+    managed
+}
+
+fn targets<'a>(
+    then: &Policy,
+    earlier: &'a TailnetPlan,
+) -> impl Iterator<Item = (&'a NodeId, &'a DevicePlan)> {
+    let binding = earlier.bindings.get(&then.key);
+    let nodes = binding.into_iter().flat_map(Binding::nodes);
+    nodes.filter_map(|node| earlier.devices.get_key_value(node))
+}
+
+/// Whether an earlier version of a policy set a field of a device, as far as its manifest shows.
+fn manages(then: &Policy, plan: &DevicePlan, field: &Field) -> bool {
+    let mut conflicts = plan.owners.conflicts.iter();
+    let sends = matches!(then.mode, Mode::Enforce | Mode::Approve);
+    sends && !conflicts.any(|it| it.overridden == then.key && it.field == *field)
 }

@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::{self, TailscaleDevicePolicyStatus},
-    model::{AttributeKey, Route, RouteSet},
+    model::{AttributeKey, PolicyField, Route, RouteSet},
     plan::{
         ActionRecords, Bound, DeletionRecord, ExpiryRecord, KeyExpiries, ManagedDevices,
-        ManagedSettings, OwnedKeys, OwnedRecord, PolicyRecord, Rivals,
+        ManagedFields, ManagedSettings, OwnedKeys, OwnedRecord, PolicyRecord, ReleasedFields,
+        Rivals,
     },
 };
 
@@ -50,6 +51,9 @@ pub(super) fn record(
         bound: bound().filter(|_| is_of_tailnet),
         rivals: rivals().filter(|_| is_of_tailnet),
         owned: Arc::new(owned.unwrap_or_default()),
+        fields: is_of_tailnet
+            .then(|| managed_fields(status))
+            .unwrap_or_default(),
         key_expiries: expiries().filter(|_| is_of_tailnet).unwrap_or_default(),
         handled: status.last_handled_reconcile_at.clone(),
         // Of every tailnet: an approval that was used must not work again.
@@ -71,6 +75,19 @@ pub(super) fn record(
                 .map(actions)
                 .unwrap_or_default(),
         ),
+    }
+}
+
+fn managed_fields(status: &TailscaleDevicePolicyStatus) -> ManagedFields {
+    let field = |name: &str| PolicyField::ALL.into_iter().find(|it| it.as_str() == name);
+    let released = status.released_fields.as_ref().map(|it| ReleasedFields {
+        generation: it.generation,
+        fields: readable(&it.fields, field),
+        devices: usize::try_from(it.devices).unwrap_or_default(),
+    });
+    ManagedFields {
+        fields: readable(&status.managed_fields, field),
+        released: released.filter(|it| !it.fields.is_empty()),
     }
 }
 
@@ -166,6 +183,8 @@ pub fn write_record(
     // Absent and not 0, so that a policy without approvals has no such field.
     status.approvals_used = (used > 0).then_some(used);
     status.last_approved_plan = record.approved.as_ref().map(ToString::to_string);
+    status.managed_fields = texts(&record.fields.fields);
+    status.released_fields = record.fields.released.as_ref().map(released_status);
     status.managed_devices = managed_status(&record.managed);
     let actions = &record.actions;
     status.action_records = (!actions.is_empty()).then(|| actions_status(actions));
@@ -178,6 +197,16 @@ pub fn write_record(
         .collect();
     status.attribute_expiries = (!expiries.is_empty()).then_some(expiries);
     status.attribute_record = owned.to_status(uid, unrecorded);
+}
+
+fn released_status(released: &ReleasedFields) -> api::ReleasedFields {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    api::ReleasedFields {
+        generation: released.generation,
+        count: number(released.fields.len()),
+        fields: texts(&released.fields),
+        devices: number(released.devices),
+    }
 }
 
 fn managed_status(managed: &ManagedDevices) -> Option<api::RecordedDevices> {

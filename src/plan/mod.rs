@@ -63,8 +63,9 @@ pub use actions::{
 pub use diff::DevicePlan;
 
 pub use release::{
-    Capacity, Digest, KeyExpiries, MAX_MANAGED, ManagedDevices, ManagedSettings, OwnedGroup,
-    OwnedKeys, OwnedRecord, PartlyManaged, Released,
+    Capacity, Digest, Edit, KeyExpiries, MAX_MANAGED, ManagedDevices, ManagedFields,
+    ManagedSettings, OwnedGroup, OwnedKeys, OwnedRecord, PartlyManaged, Released, ReleasedFields,
+    ReleasedSetting,
 };
 
 pub use hold::{

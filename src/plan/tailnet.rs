@@ -1,12 +1,15 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use super::{
-    Admission, ApprovalState, ApprovalStates, Binding, DeviceIndex, DevicePlan, Forbidden,
-    Inactivity, PlanContext, Policy, PolicyInput, PolicyKey, PolicyPermissions, PolicyRecord,
-    SplitPolicies, TailnetWide, Target, WantedChanges, bind_policy, inactivity, plan_device,
-    recorded,
+    Admission, ApprovalState, ApprovalStates, Binding, DeviceIndex, DevicePlan, Edit, Forbidden,
+    Inactivity, OwnedKeys, PlanContext, Policy, PolicyInput, PolicyKey, PolicyPermissions,
+    PolicyRecord, Released, ReleasedSetting, SplitPolicies, TailnetWide, Target, WantedChanges,
+    bind_policy, inactivity, plan_device, recorded, release::released_settings,
 };
 use crate::model::{Attributes, Device, NodeId, PolicyField};
 
@@ -21,6 +24,8 @@ pub struct TailnetPlan {
     pub limited: BTreeSet<PolicyKey>,
     /// The policies that the tailnet does not allow: they have no effect.
     pub refused: BTreeMap<PolicyKey, Forbidden>,
+    /// The settings that policies have released and that stay as they are.
+    pub released: Vec<ReleasedSetting>,
 }
 
 /// Compares a whole tailnet with all of its policies, without the engine, for a plan that sends nothing.
@@ -93,6 +98,8 @@ fn compare(
 ) -> TailnetPlan {
     let mut plan = TailnetPlan::default();
     let mut admitted: Vec<(Policy, PolicyRecord)> = Vec::new();
+    // With a released field, the record loses the keys that a plan must still show.
+    let mut owned: BTreeMap<PolicyKey, Arc<OwnedKeys>> = BTreeMap::new();
     for declared in policies {
         let Ok(policy) = declared.policy.clone() else {
             continue;
@@ -106,6 +113,8 @@ fn compare(
                     let bound = index.get(id).and_then(|device| recorded(target, device));
                     record.bound = bound.or(record.bound);
                 }
+                owned.insert(policy.key.clone(), Arc::clone(&record.owned));
+                release_fields(&policy, &mut record, &binding);
                 plan.bindings.insert(policy.key.clone(), binding);
                 admitted.push((policy, record));
             }
@@ -115,9 +124,22 @@ fn compare(
         }
     }
     let mut held: BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>> = BTreeMap::new();
+    let mut due: BTreeMap<&NodeId, Vec<Released>> = BTreeMap::new();
     for (policy, record) in &admitted {
         for node in plan.bindings[&policy.key].nodes() {
             held.entry(node.clone()).or_default().push((policy, record));
+        }
+        let released = record.managed.released_devices().into_iter();
+        for node in released.filter(|_| policy.clears()) {
+            held.entry(node.clone()).or_default();
+            let settings = record.managed.due(node);
+            let released = due.entry(node).or_default();
+            released.push(Released {
+                policy: policy.key.clone(),
+                settings,
+                allowance: policy.allowance.clone(),
+                mode: policy.mode,
+            });
         }
     }
     let split = split(&held, index, guards);
@@ -141,13 +163,40 @@ fn compare(
             let turns = turns(device, &policies, &mut begun, &context);
             let context = PlanContext {
                 turns: &turns,
+                released: due.get(&node).map(Vec::as_slice).unwrap_or_default(),
                 ..context
             };
-            let device_plan = plan_device(device, attributes.get(&node), &policies, &context);
+            let attributes = attributes.get(&node);
+            let device_plan = plan_device(device, attributes, &policies, &context);
+            for (policy, record) in policies {
+                let Some(released) = &record.fields.released else {
+                    continue;
+                };
+                let keys = owned.get(&policy.key);
+                plan.released.extend(released_settings(
+                    &policy.key,
+                    &released.fields,
+                    keys.and_then(|keys| keys.known_at(&node)),
+                    device,
+                    attributes,
+                    &device_plan.owners,
+                ));
+            }
             plan.devices.insert(node, device_plan);
         }
     }
     plan
+}
+
+/// Releases the fields that a policy no longer declares, as the engine does.
+fn release_fields(policy: &Policy, record: &mut PolicyRecord, binding: &Binding) {
+    let edit = Edit {
+        generation: policy.generation,
+        devices: binding.nodes().count(),
+        is_certain: matches!(binding, Binding::Device(_) | Binding::Selector(_)),
+        is_reported: true,
+    };
+    record.release_fields(policy, edit);
 }
 
 /// Splits the settings of the policies of each device into allowed and denied ones.

@@ -16,7 +16,7 @@ pub(super) struct Dirty {
     matches: Marks<NodeId>,
     plans: Marks<NodeId>,
     steps: Marks<NodeId>,
-    managed_routes: Marks<NodeId>,
+    managed_fields: Marks<NodeId>,
     approvals: Marks<PolicyKey>,
     reports: Marks<PolicyKey>,
 }
@@ -96,7 +96,7 @@ impl Dirty {
             self.bindings.now.is_empty(),
             self.matches.now.is_empty(),
             self.plans.now.is_empty(),
-            self.managed_routes.now.is_empty(),
+            self.managed_fields.now.is_empty(),
         ];
         may_run.decide
             && (decisions.contains(&false)
@@ -191,17 +191,17 @@ impl Dirty {
     }
 
     /// A plan may show that a policy manages more routes of a device.
-    pub fn manage_routes(&mut self, id: &NodeId) {
-        self.managed_routes.add(id);
+    pub fn manage_fields(&mut self, id: &NodeId) {
+        self.managed_fields.add(id);
     }
 
-    /// [`Self::manage_routes`] for several devices.
-    pub fn manage_routes_all(&mut self, ids: impl IntoIterator<Item = NodeId>) {
-        self.managed_routes.now.extend(ids);
+    /// [`Self::manage_fields`] for several devices.
+    pub fn manage_fields_all(&mut self, ids: impl IntoIterator<Item = NodeId>) {
+        self.managed_fields.now.extend(ids);
     }
 
-    pub fn take_managed_routes(&mut self) -> BTreeSet<NodeId> {
-        self.managed_routes.take()
+    pub fn take_managed_fields(&mut self) -> BTreeSet<NodeId> {
+        self.managed_fields.take()
     }
 
     /// An approval may match the frozen plan of a policy.

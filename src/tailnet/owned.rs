@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::{absence::Absence, mutants::mutant, policy_entry::PolicyEntry};
 use crate::{
     model::{AttributeKey, Device, NodeId},
-    plan::{Binding, Capacity, DeviceIndex, Mode, OwnedKeys, OwnedRecord, Policy},
+    plan::{Binding, Capacity, Deletion, DeviceIndex, Mode, OwnedKeys, OwnedRecord, Policy},
 };
 
 /// The record of the keys that a policy owns.
@@ -35,6 +35,14 @@ pub(super) struct KeyRecord {
     absent: BTreeMap<NodeId, u64>,
     /// The number of the list whose devices were matched with the record first.
     met_at: u64,
+}
+
+impl KeyRecord {
+    /// The policy released all of its keys.
+    pub fn forget_unsent(&mut self) {
+        self.unsent.clear();
+        self.absent.clear();
+    }
 }
 
 impl PolicyEntry {
@@ -202,6 +210,19 @@ impl PolicyEntry {
         self.owned().retain(id, |key| !dropped.contains(key));
     }
 
+    /// Under `Clear`, a policy without `postureAttributes` clears the keys that it owns on a device. Most are
+    /// released with the field; these are on a device that was not listed then. Returns whether there are any.
+    pub fn clear_late_keys(&mut self, id: &NodeId) -> bool {
+        let clears = |policy: &Policy| policy.clears() && policy.desired.attributes.is_none();
+        let is_due = self.policy.as_ref().is_ok_and(clears)
+            && !self.is_invalid()
+            && self.needed_record.owned.known_at(id).is_some();
+        if is_due {
+            self.needed_record.clear_keys(id);
+        }
+        is_due
+    }
+
     /// Drops the keys on a device that the policy no longer owns.
     pub fn drop_keys(
         &mut self,
@@ -213,7 +234,10 @@ impl PolicyEntry {
         else {
             return;
         };
-        let all = policy.desired.attributes.is_none() && !self.is_invalid();
+        // Under `Clear`, a policy that sends nothing now clears them later.
+        let all = policy.desired.attributes.is_none()
+            && policy.deletion == Deletion::Retain
+            && !self.is_invalid();
         let actions = matches!(policy.mode, Mode::Enforce | Mode::Approve);
         let is_dropped =
             |key: &&AttributeKey| all || expired(policy, key) || (actions && !kept(policy, key));

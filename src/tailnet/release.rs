@@ -11,16 +11,18 @@ use super::{device_state::DeviceState, policy_entry::PolicyEntry};
 use crate::{
     model::{AttributeKey, Device, ListSetting, NodeId, Route},
     plan::{
-        Binding, Deletion, DeviceIndex, Difference, Field, MAX_MANAGED, ManagedDevices,
-        ManagedSettings, Policy, PolicyKey,
+        Binding, Deletion, DeviceIndex, Difference, Edit, Field, ManagedDevices, ManagedSettings,
+        Policy, PolicyKey,
     },
 };
 
 /// The progress of clearing the devices that a policy has released.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClearReport {
-    /// The devices that are not cleared yet.
+    /// The released devices that are not cleared yet.
     pub left: usize,
+    /// The targeted devices on which released fields are not cleared yet.
+    pub fields: usize,
     /// Some of the differences that remain on them.
     pub differences: Vec<Difference>,
     /// The number of known differences.
@@ -74,6 +76,30 @@ impl PolicyEntry {
         }
     }
 
+    /// Releases the fields that the spec no longer declares. Returns whether that must be reported.
+    pub fn release_fields(&mut self, binding: Option<&Binding>) -> bool {
+        let (Ok(policy), Some(binding)) = (&self.policy, binding) else {
+            return false;
+        };
+        // While an edited selector is evaluated, the policy in force is still the one before.
+        if self.is_invalid() || policy.is_invalid() || self.deleting.is_some() {
+            return false;
+        }
+        let released = &self.needed_record.fields.released;
+        let edit = Edit {
+            generation: self.generation,
+            devices: binding.nodes().count(),
+            is_certain: is_certain(binding),
+            is_reported: self.durable_record.fields.released == *released,
+        };
+        let owned = Arc::clone(&self.needed_record.owned);
+        let has_changed = self.needed_record.release_fields(policy, edit);
+        if !Arc::ptr_eq(&owned, &self.needed_record.owned) {
+            self.keys.forget_unsent();
+        }
+        has_changed
+    }
+
     /// Records the devices that the policy targets now, so that they can be cleared later. Returns whether
     /// they are too many. A device that it only may target, as a field cannot be read, is not recorded:
     /// nothing is sent to it.
@@ -81,7 +107,8 @@ impl PolicyEntry {
         let (Ok(policy), Some(binding)) = (&self.policy, binding) else {
             return false;
         };
-        if !policy.clears() || self.is_invalid() {
+        // While it is in doubt which device the policy targets, nothing is released either.
+        if !policy.clears() || self.is_invalid() || !is_certain(binding) {
             return false;
         }
         let (routes, puts) = (
@@ -90,13 +117,13 @@ impl PolicyEntry {
         );
         let new = |id: &&NodeId| !self.needed_record.managed.nodes.contains(*id);
         // A device that may match because of an unreadable field is not managed (docs/decisions/0027).
-        let is_certain = |id: &&NodeId| {
+        let is_decided = |id: &&NodeId| {
             let device = index.get(id);
             device.is_none_or(|device| policy.undecided_by(device).is_empty())
         };
-        let new = binding.nodes().filter(new).filter(is_certain);
+        let new = binding.nodes().filter(new).filter(is_decided);
         let new: Vec<NodeId> = new.cloned().collect();
-        if puts && self.needed_record.managed.count() + new.len() > MAX_MANAGED {
+        if puts && !self.needed_record.managed.has_room_for(new.len()) {
             return true;
         }
         let managed = &self.needed_record.managed;
@@ -109,6 +136,11 @@ impl PolicyEntry {
         }
         false
     }
+}
+
+/// Whether it is certain which devices the policy targets.
+const fn is_certain(binding: &Binding) -> bool {
+    matches!(binding, Binding::Device(_) | Binding::Selector(_))
 }
 
 impl DeviceState {

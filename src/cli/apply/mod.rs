@@ -243,10 +243,10 @@ impl ApplyArgs {
         let engine =
             Engine::for_approved_plan(self.settings(plan_run), fastrand::u64(..), approved);
         let (mailbox, received) = mpsc::unbounded_channel();
-        let policies = plan_run
-            .policies
-            .iter()
-            .map(|policy| Input::Policy(Box::new(policy.clone())));
+        let mut policies = plan_run.policies.clone();
+        release_no_device(&mut policies);
+        let policies = policies.into_iter();
+        let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
         let labels = plan_run
             .admission
             .namespaces
@@ -312,12 +312,23 @@ fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<PolicyInput>, Stri
     refuse_invalid(&policies)?;
     for declared in &mut policies {
         if let Ok(policy) = &mut declared.policy {
-            // Only the controller has the records that release devices and prevent a second one-shot action.
-            policy.deletion = Deletion::Retain;
             policy.uid.clear();
         }
     }
     Ok(policies)
+}
+
+/// Only the controller has the records that release devices and prevent a second one-shot action. An earlier
+/// version of the manifests has the record of released fields.
+fn release_no_device(policies: &mut [PolicyInput]) {
+    for declared in policies {
+        let has_record = !declared.record.managed.is_empty() || !declared.record.owned.is_empty();
+        match &mut declared.policy {
+            Ok(policy) if !has_record => policy.deletion = Deletion::Retain,
+            // There is no object that could need the finalizer.
+            _ => declared.status_state.lacks_finalizer = false,
+        }
+    }
 }
 
 /// The changes to send: those that nothing holds.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::view::View;
+use super::view::{ChangeView, ReleasedView, View};
 use crate::cli::output::printable;
 
 /// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
@@ -12,31 +12,17 @@ const MAX_LENGTH: usize = 60_000;
 /// The plan in `GitHub`'s Markdown: a heading, a table, and notes.
 pub(super) fn render(view: &View<'_>) -> String {
     let mut text = format!("### tsdp plan\n\n{}\n", view.totals);
-    if !view.changes.is_empty() {
+    if !view.changes.is_empty() || !view.released.is_empty() {
         text += "\n| device | setting | now | declared | why |\n|---|---|---|---|---|\n";
     }
-    for (reported, change) in view.changes.iter().enumerate() {
-        let why = match (&change.held, &change.disruptive) {
-            (Some(held), _) => format!("**held**: {}", prose(held)),
-            (None, Some(lost)) => format!(
-                "{} by {}; **disruptive**: {}",
-                change.why,
-                code(&change.policies.join(", ")),
-                prose(lost)
-            ),
-            (None, None) => format!("{} by {}", change.why, code(&change.policies.join(", "))),
-        };
-        let row = format!(
-            "| {} | {} | {} | {} | {why} |\n",
-            code(change.device),
-            code(&change.field),
-            code(&change.before),
-            code(&change.after),
-        );
+    let changes = view.changes.iter().map(change);
+    let rows = changes.chain(view.released.iter().map(released));
+    let total = view.changes.len() + view.released.len();
+    for (reported, row) in rows.enumerate() {
         // In bytes, of which a text has at least as many as characters.
         if text.len() + row.len() > MAX_LENGTH {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n… and {} more.", view.changes.len() - reported);
+            let _ = writeln!(text, "\n… and {} more.", total - reported);
             break;
         }
         text += &row;
@@ -54,6 +40,39 @@ pub(super) fn render(view: &View<'_>) -> String {
         text += &row;
     }
     text
+}
+
+/// The row of a change.
+fn change(change: &ChangeView<'_>) -> String {
+    let why = match (&change.held, &change.disruptive) {
+        (Some(held), _) => format!("**held**: {}", prose(held)),
+        (None, Some(lost)) => format!(
+            "{} by {}; **disruptive**: {}",
+            change.why,
+            code(&change.policies.join(", ")),
+            prose(lost)
+        ),
+        (None, None) => format!("{} by {}", change.why, code(&change.policies.join(", "))),
+    };
+    format!(
+        "| {} | {} | {} | {} | {why} |\n",
+        code(change.device),
+        code(&change.field),
+        code(&change.before),
+        code(&change.after),
+    )
+}
+
+/// The row of a setting that stays.
+fn released(setting: &ReleasedView<'_>) -> String {
+    format!(
+        "| {} | {} | {} | | {}; was declared by {} |\n",
+        code(setting.device),
+        code(&setting.field),
+        setting.value.map(code).unwrap_or_default(),
+        setting.outcome,
+        code(&setting.policy),
+    )
 }
 
 /// A code span in a table cell. Nothing in it acts as markup or mentions a user.

@@ -13,7 +13,7 @@ use crate::{
     model::{NodeId, counted},
     plan::{
         Binding, DeviceIndex, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey,
-        TailnetPlan, Target, Unmatched,
+        ReleasedSetting, TailnetPlan, Target, Unmatched,
     },
 };
 
@@ -23,6 +23,8 @@ use crate::{
 pub(in crate::cli) struct View<'a> {
     /// Sorted by the name of the device.
     pub changes: Vec<ChangeView<'a>>,
+    /// The settings that policies no longer declare and that stay as they are. No changes.
+    pub released: Vec<ReleasedView<'a>>,
     /// About policies that target no device, are not allowed, or are overridden.
     pub notes: Vec<Note>,
     pub totals: Totals,
@@ -55,6 +57,27 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub impact: Option<Impact>,
 }
 
+/// What becomes of a released setting that is not cleared.
+const STAYS: &str = "released: stays as it is";
+
+/// A setting that a policy has released.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct ReleasedView<'a> {
+    /// The first label of the device's name.
+    pub device: &'a str,
+    pub node_id: &'a NodeId,
+    /// The setting, named as in a manifest.
+    pub field: String,
+    /// Its value, if it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<&'a str>,
+    /// The policy that no longer declares it.
+    pub policy: String,
+    /// [`STAYS`].
+    pub outcome: &'static str,
+}
+
 /// A remark on a policy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +104,8 @@ pub(in crate::cli) struct Totals {
     pub refused: usize,
     /// Changes of policies that only observe or are suspended.
     pub only_shown: usize,
+    /// Settings that policies have released and that stay as they are.
+    pub released: usize,
     /// Devices that could not be read completely.
     pub unread: usize,
 }
@@ -104,6 +129,7 @@ impl<'a> View<'a> {
             policies: policies.len(),
             refused: tailnet_plan.refused.len(),
             unread: snapshot.failures.len(),
+            released: tailnet_plan.released.len(),
             ..Totals::default()
         };
         // The changes are sorted by device, so that comparing neighbors counts the devices.
@@ -123,6 +149,7 @@ impl<'a> View<'a> {
         }
         Self {
             changes,
+            released: released(&tailnet_plan.released),
             notes: notes(policies, tailnet_plan, snapshot),
             totals,
         }
@@ -138,6 +165,10 @@ impl<'a> View<'a> {
                 .map(|change| (change.difference, change.impact.clone()));
             text += &table::table(rows, style);
             text += "\n\n";
+        }
+        text.extend(self.released.iter().map(|released| format!("{released}\n")));
+        if !self.released.is_empty() {
+            text.push('\n');
         }
         text.extend(
             self.notes
@@ -171,6 +202,31 @@ impl<'a> ChangeView<'a> {
     }
 }
 
+/// Sorted by the name of the device.
+fn released(settings: &[ReleasedSetting]) -> Vec<ReleasedView<'_>> {
+    let views = settings.iter().map(|setting| ReleasedView {
+        device: &setting.device,
+        node_id: &setting.node,
+        field: setting.field.to_string(),
+        value: setting.value.as_deref(),
+        policy: setting.policy.to_string(),
+        outcome: STAYS,
+    });
+    let mut views: Vec<_> = views.collect();
+    views.sort_by_key(|view| (view.device, view.node_id));
+    views
+}
+
+impl fmt::Display for ReleasedView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.device, self.field)?;
+        if let Some(value) = self.value {
+            write!(f, " ({value})")?;
+        }
+        write!(f, " {} (was declared by {})", self.outcome, self.policy)
+    }
+}
+
 impl Totals {
     /// Whether there is anything left to do, for this program or for a person.
     pub fn asks_for_something(&self) -> bool {
@@ -198,6 +254,9 @@ impl fmt::Display for Totals {
         }
         if self.only_shown > 0 {
             write!(f, ", {} only shown", self.only_shown)?;
+        }
+        if self.released > 0 {
+            write!(f, ", {} released", self.released)?;
         }
         if self.unread > 0 {
             write!(f, ", {} not compared", counted(self.unread, "device"))?;

@@ -89,10 +89,19 @@ fn left(clearing: &ClearReport) -> String {
 
 fn released(clearing: &ClearReport) -> String {
     let devices = match clearing.left {
-        1 => "one released device".to_owned(),
-        many => format!("{many} released devices"),
+        0 => None,
+        1 => Some("one released device".to_owned()),
+        many => Some(format!("{many} released devices")),
     };
-    format!("The controller must still clear {devices}.")
+    let fields = match clearing.fields {
+        0 => None,
+        some => Some(format!(
+            "the fields that the spec no longer declares on {}",
+            counted(some, "device")
+        )),
+    };
+    let what: Vec<String> = devices.into_iter().chain(fields).collect();
+    format!("The controller must still clear {}.", what.join(" and "))
 }
 
 pub(super) fn in_sync(known: SyncState, report: &PolicyReport) -> SyncState {

@@ -6,7 +6,7 @@ use super::events::{Event, normal, warning};
 use crate::{
     api::{APPROVE, Reason, TailscaleDevicePolicyStatus, conditions::READY},
     controller::status,
-    model::{NodeId, UnreadableDevices},
+    model::{NodeId, UnreadableDevices, counted},
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
@@ -31,6 +31,36 @@ pub(super) fn of_transition(
     }
     warn!(policy = %key, "{}", now.message);
     Some(warning(no_devices, "Select", now.message))
+}
+
+/// The Event that reports the fields that an edit released, with a log line of the same words. The status
+/// remembers them, so that each edit is reported once.
+pub(super) fn of_release(
+    key: &PolicyKey,
+    old: &TailscaleDevicePolicyStatus,
+    new: &TailscaleDevicePolicyStatus,
+) -> Option<Event> {
+    let released = new.released_fields.as_ref()?;
+    let before = old.released_fields.as_ref();
+    if before.is_some_and(|before| {
+        before.fields == released.fields && before.generation == released.generation
+    }) {
+        return None;
+    }
+    let stays = match released.count {
+        1 => "Its value stays as it is",
+        _ => "Their values stay as they are",
+    };
+    let devices = match released.devices {
+        0 => String::new(),
+        some => format!(" on {}", counted(some, "device")),
+    };
+    let note = format!(
+        "The spec no longer declares {}. {stays}{devices}, unless another policy declares it.",
+        released.fields.join(", ")
+    );
+    info!(policy = %key, "{note}");
+    Some(normal("Released", "Release", note))
 }
 
 /// Logs what happened, and returns the Event that reports it.
@@ -138,7 +168,7 @@ fn held(plan: &HeldPlan) -> Event {
     };
     let note = format!(
         "{}: annotate the {on} with {APPROVE}: plan:{} to approve it.",
-        counted(plan),
+        counted_in(plan),
         plan.hash
     );
     normal(reason.as_str(), "Hold", note)
@@ -146,7 +176,7 @@ fn held(plan: &HeldPlan) -> Event {
 
 /// Only the API server's audit log records who set the annotation.
 fn approved(plan: &HeldPlan) -> Event {
-    let note = format!("plan:{}: {}", plan.hash, counted(plan));
+    let note = format!("plan:{}: {}", plan.hash, counted_in(plan));
     normal("Approved", "Approve", note)
 }
 
@@ -167,7 +197,7 @@ fn missed(missed: &MissedExpiry) -> Event {
 }
 
 /// `changes: 12, devices: 3`.
-fn counted(plan: &HeldPlan) -> String {
+fn counted_in(plan: &HeldPlan) -> String {
     format!("changes: {}, devices: {}", plan.changes, plan.devices)
 }
 

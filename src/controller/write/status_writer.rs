@@ -125,9 +125,12 @@ impl StatusWriter {
                 .write(term, &api, over, Part::Whole(&new))
                 .await?;
             let policies = self.objects.policies();
-            let event = notifications::of_transition(key, old, &new);
+            let events = [
+                notifications::of_transition(key, old, &new),
+                notifications::of_release(key, old, &new),
+            ];
             policies.wrote(key, known.uid(), version, |stored| stored.set_status(new));
-            if let Some(event) = event {
+            for event in events.into_iter().flatten() {
                 self.objects.publish(key, known.uid(), &event).await;
             }
         }

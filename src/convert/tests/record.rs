@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
     convert::{policy, write_record},
-    model::{NodeId, Route, RouteSet},
+    model::{NodeId, PolicyField, Route, RouteSet},
     plan::{
-        ActionRecords, Bound, Capacity, DeviceIndex, KeyExpiries, ManagedDevices, ManagedSettings,
-        OwnedKeys, OwnedRecord, Owner, PolicyKey, PolicyRecord, Rivals,
-        tests::scenes::plain_device,
+        ActionRecords, Bound, Capacity, DeviceIndex, KeyExpiries, ManagedDevices, ManagedFields,
+        ManagedSettings, OwnedKeys, OwnedRecord, Owner, PolicyKey, PolicyRecord, ReleasedFields,
+        Rivals, tests::scenes::plain_device,
     },
 };
 
@@ -63,6 +63,14 @@ fn whole_record_is_read_as_it_was_written() {
         })),
         owned: Arc::new(OwnedKeys::on(&device.node_id, keys)),
         key_expiries: KeyExpiries::recorded([("custom:a".parse().unwrap(), expiry)].into()),
+        fields: ManagedFields {
+            fields: [PolicyField::Tags, PolicyField::ExitNode].into(),
+            released: Some(ReleasedFields {
+                generation: 7,
+                fields: [PolicyField::EnabledRoutes].into(),
+                devices: 3,
+            }),
+        },
         handled: Some("now".to_owned()),
         approvals_used: 2,
         approved: Some("0011223344556677".parse().unwrap()),

@@ -82,10 +82,14 @@ impl ManagedDevices {
         self.nodes.is_empty() && self.released.is_empty()
     }
 
-    /// The number of recorded ids.
+    /// Whether it has room for more devices.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.nodes.len() + self.released_count()
+    pub fn has_room_for(&self, new: usize) -> bool {
+        let entries = self.nodes.len() + self.released_count() + new;
+        // A device can have settings to clear and still be targeted. Counting each once takes longer.
+        let released = || self.released_devices().into_iter();
+        let only_released = || released().filter(|id| !self.nodes.contains(*id)).count();
+        entries <= MAX_MANAGED || self.nodes.len() + only_released() + new <= MAX_MANAGED
     }
 
     /// The number of recorded ids of released devices.
@@ -115,9 +119,15 @@ impl ManagedDevices {
                 keys: owned.known_at(&id).cloned().unwrap_or_default(),
                 routes: self.release_routes(&id),
             };
-            if !settings.is_empty() {
-                self.released.entry(settings).or_default().insert(id);
-            }
+            self.add_due(&id, settings);
+        }
+    }
+
+    /// Settings that must be cleared on a device, which the policy may still target.
+    pub(in crate::plan) fn add_due(&mut self, id: &NodeId, settings: ManagedSettings) {
+        if !settings.is_empty() {
+            let nodes = self.released.entry(settings).or_default();
+            nodes.insert(id.clone());
         }
     }
 

@@ -5,8 +5,8 @@
 //! declares may be one that a person approved. A policy usually manages every route that it declares, so only the
 //! exceptions are recorded.
 
-use crate::model::{NodeId, RouteSet};
-use crate::plan::ManagedDevices;
+use crate::model::{ListSetting, NodeId, Route, RouteSet};
+use crate::plan::{ManagedDevices, ManagedSettings};
 
 impl ManagedDevices {
     /// The routes that the policy manages on one of its devices.
@@ -31,16 +31,37 @@ impl ManagedDevices {
         }
     }
 
-    /// The policy declares other routes now. Of these it manages those that it managed before.
+    /// The policy declares other routes now. Of these it manages those that it managed before, and those that
+    /// it released and that have not been cleared yet.
     pub fn name_routes(&mut self, routes: RouteSet) {
         if self.routes == routes {
             return;
         }
         let before = std::mem::replace(&mut self.routes, routes);
         for id in self.nodes.clone() {
-            let managed = self.partly.0.get(&id).unwrap_or(&before).clone();
+            let mut managed = self.due(&id).routes;
+            managed.extend(self.partly.0.get(&id).unwrap_or(&before));
             self.set_managed(&id, &managed);
         }
+    }
+
+    /// The policy no longer declares some lists of routes. On each of its devices, the routes that it manages
+    /// there become due.
+    pub(in crate::plan) fn release_lists(&mut self, is_declared: impl Fn(ListSetting) -> bool) {
+        let declared = |route: &&Route| is_declared(ListSetting::of_route(route));
+        let (declared, gone): (RouteSet, RouteSet) = self.routes.iter().partition(declared);
+        if gone.is_empty() {
+            return;
+        }
+        for id in self.nodes.clone() {
+            let managed = self.managed_routes(&id);
+            let settings = ManagedSettings {
+                routes: managed.intersection(&gone).copied().collect(),
+                ..ManagedSettings::default()
+            };
+            self.add_due(&id, settings);
+        }
+        self.name_routes(declared);
     }
 
     /// From now on the policy also manages these routes on a device.

@@ -126,6 +126,15 @@ impl<T: Entry> ListOwners<T> {
         }
     }
 
+    /// Those of the observed entries that no policy declares or removes.
+    pub(in crate::plan) fn unowned(&self, observed: &BTreeSet<T>) -> BTreeSet<T> {
+        let whole = self.whole();
+        let removes = |entry: &T| self.parts.iter().any(|part| part.removes(entry));
+        let unowned = observed.iter();
+        let unowned = unowned.filter(|entry| !whole.contains(*entry) && !removes(entry));
+        unowned.cloned().collect()
+    }
+
     /// The policies that withdraw an observed entry.
     pub(in crate::plan) fn withdrawing(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
         let present = self.withdrawn.iter().filter(|(e, _)| before.contains(e));

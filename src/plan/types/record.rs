@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Bound, DeviceIndex, Rivals};
 use crate::{
     model::NodeId,
-    plan::{ActionRecords, KeyExpiries, ManagedDevices, OwnedKeys, PlanHash},
+    plan::{ActionRecords, KeyExpiries, ManagedDevices, ManagedFields, OwnedKeys, PlanHash},
 };
 
 /// What a policy must know after a restart, recorded in its status.
@@ -19,6 +19,8 @@ pub struct PolicyRecord {
     /// The attribute keys that it owns on each device: declared, or declared before and not deleted yet.
     /// Shared, because it can have thousands of devices.
     pub owned: Arc<OwnedKeys>,
+    /// The fields that it manages, and those that its last edit released.
+    pub fields: ManagedFields,
     /// With which expiry it declared its attribute keys.
     pub key_expiries: KeyExpiries,
     /// The last reconcile request that was handled.
@@ -73,6 +75,7 @@ impl PolicyRecord {
         };
         device(self) == device(needed)
             && self.key_expiries == needed.key_expiries
+            && needed.fields.fields.is_subset(&self.fields.fields)
             // A higher count voids every approval that a lower one voids.
             && self.approvals_used >= needed.approvals_used
             && (Arc::ptr_eq(&self.managed, &needed.managed) || self.managed.cover(&needed.managed))

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::{
     model::{NodeId, share_of_one_namespace},
     plan::Policy,
-    tailnet::{Now, mutants::mutant},
+    tailnet::{Now, mutants::mutant, policy_entry::PolicyEntry},
 };
 
 /// How often one step applies the limit at most.
@@ -47,11 +47,10 @@ impl Engine {
         for key in &change.held {
             let wanted = self.change_budget.wanted_by(key);
             self.dirty.plan_all(wanted.cloned());
-            // Also devices without differences: a policy that is no longer held manages their routes.
+            // Also devices without differences: a policy that is no longer held manages their fields.
             let held = self.policies.get(key);
-            let partly = held.map(|held| held.needed_record.managed.partly.iter());
-            self.dirty
-                .manage_routes_all(partly.into_iter().flatten().map(|(id, _)| id.clone()));
+            let unmanaged = held.map(PolicyEntry::partly_managed).into_iter();
+            self.dirty.manage_fields_all(unmanaged.flatten());
             self.dirty.report(key);
         }
         self.plan_dirty(now);

@@ -1,13 +1,13 @@
 //! When policies come to own attribute keys and to manage routes, and when they no longer do: see
 //! [`crate::tailnet::owned`].
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::{
     model::{AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, Route, RouteSet},
     plan::{AttributeType, Call, DevicePlan, Field, Mode, Policy, PolicyKey},
-    tailnet::{Now, device_state::DeviceState},
+    tailnet::{Now, device_state::DeviceState, policy_entry::PolicyEntry},
 };
 
 impl Engine {
@@ -53,14 +53,21 @@ impl Engine {
             own.is_some_and(|own| own.contains_key(key)) || (!declared.contains(key) && !gone(key))
         };
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
+        let mut clearing = Vec::new();
         for key in node.policies() {
             if let Some(entry) = self.policies.get_mut(key) {
                 // A request in flight may be setting the key.
                 if !node.is_busy() {
                     entry.drop_never_set(id);
                 }
+                if entry.clear_late_keys(id) {
+                    clearing.push(key.clone());
+                }
                 entry.drop_keys(id, kept, expired);
             }
+        }
+        for key in &clearing {
+            self.track_device(id, key);
         }
     }
 
@@ -125,42 +132,82 @@ impl Engine {
         }
     }
 
-    /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs
-    /// after the change limit has been applied, as a policy does not manage the routes of a held change.
-    pub(super) fn manage_routes(&mut self) {
-        for id in self.dirty.take_managed_routes() {
-            self.manage_routes_of(&id);
+    /// Policies start to manage the fields that they set on a device, or would set if they differed. Runs after
+    /// the change limit has been applied, as a policy does not manage the fields of a held change.
+    pub(super) fn manage_fields(&mut self) {
+        for id in self.dirty.take_managed_fields() {
+            self.manage_fields_of(&id);
         }
     }
 
-    fn manage_routes_of(&mut self, id: &NodeId) {
+    fn manage_fields_of(&mut self, id: &NodeId) {
         let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
         else {
             return;
         };
         // Routes that were not reported are unknown: nothing is recorded on a guess.
-        if device.enabled_routes.is_none() {
-            return;
-        }
+        let knows_routes = device.enabled_routes.is_some();
         for key in node.policies() {
-            let Some(entry) = self.policies.get_mut(key) else {
-                continue;
-            };
-            let managed = &entry.needed_record.managed;
             // The limit holds a whole policy, also on devices where nothing differs.
-            if self.change_budget.held().contains(key) || !managed.is_partly_managed(id) {
+            let entry = self.policies.get_mut(key).filter(|entry| !entry.too_many);
+            let Some(entry) = entry.filter(|_| !self.change_budget.held().contains(key)) else {
                 continue;
-            }
-            let sends = |route: &&Route| {
-                let field = Field::List(ListSetting::of_route(route));
-                node.plan().acts_on(key, &field)
             };
-            let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
-            if !routes.is_subset(managed.managed_routes(id)) {
-                Arc::make_mut(&mut entry.needed_record.managed).manage_routes(id, &routes);
+            let new = entry.new_fields(|field| {
+                let is_known = match field {
+                    Field::List(list) => knows_routes || !list.is_of_routes(),
+                    _ => true,
+                };
+                is_known && node.plan().acts_on(key, field)
+            });
+            let routes = knows_routes && entry.manage_routes(id, node.plan(), key);
+            entry.needed_record.fields.fields.extend(&new);
+            if routes || !new.is_empty() {
                 self.dirty.report(key);
             }
         }
+    }
+}
+
+impl PolicyEntry {
+    /// The declared fields that the policy starts to manage, because it acts on them.
+    fn new_fields(&self, acts_on: impl Fn(&Field) -> bool) -> Vec<PolicyField> {
+        let policy = self.policy.as_ref().ok().filter(|_| !self.is_invalid());
+        // An observing policy owns no field, so nothing else would say that it does not act.
+        let policy = policy.filter(|it| matches!(it.mode, Mode::Enforce | Mode::Approve));
+        let new = policy.into_iter();
+        let new = new.flat_map(|policy| policy.unmanaged_fields(&self.needed_record));
+        let new = new.filter(|(_, field)| acts_on(field));
+        new.map(|(field, _)| field).collect()
+    }
+
+    /// The devices on which it may start to manage something.
+    pub(super) fn partly_managed(&self) -> Vec<NodeId> {
+        let policy = self.policy.as_ref().ok();
+        let is_partly = |policy: &Policy| {
+            let mut unmanaged = policy.unmanaged_fields(&self.needed_record);
+            unmanaged.next().is_some()
+        };
+        if policy.is_some_and(is_partly) {
+            return self.nodes().cloned().collect();
+        }
+        let partly = self.needed_record.managed.partly.iter();
+        partly.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Starts to manage routes of a device under `Clear`. Returns whether any is new.
+    fn manage_routes(&mut self, id: &NodeId, plan: &DevicePlan, key: &PolicyKey) -> bool {
+        let managed = &self.needed_record.managed;
+        if !managed.is_partly_managed(id) {
+            return false;
+        }
+        let sends = |route: &&Route| plan.acts_on(key, &Field::List(ListSetting::of_route(route)));
+        let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
+        let is_new = !routes.is_subset(managed.managed_routes(id));
+        if is_new {
+            self.managed_devices().manage_routes(id, &routes);
+        }
+        is_new
     }
 }
 

@@ -20,7 +20,7 @@ impl Engine {
         self.plan_dirty(now);
         self.share_reads();
         self.apply_limit(now);
-        self.manage_routes();
+        self.manage_fields();
     }
 
     /// Plans all dirty devices. The plan of one device may make others dirty.
@@ -56,7 +56,7 @@ impl Engine {
         self.update_actions(id, now);
         self.plan_one(id, now);
         self.adopt_keys(id, now);
-        self.dirty.manage_routes(id);
+        self.dirty.manage_fields(id);
         self.begin_expiries(id);
         if self.drop_cleared(id, now) {
             self.plan_again(id, now);

@@ -26,6 +26,12 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key).filter(|entry| !entry.too_many) else {
             return;
         };
+        // An edit may not have been rebound yet, and this device replaces the recorded routes.
+        let binding = entry.binding.take();
+        if entry.release_fields(binding.as_ref()) {
+            self.dirty.report(key);
+        }
+        entry.binding = binding;
         let too_many = entry.hold(Some(&Binding::Device(id.clone())), self.observed.index());
         self.refuse_many(key, too_many);
     }
@@ -73,7 +79,7 @@ impl Engine {
         }
     }
 
-    fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
+    pub(super) fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.get_or_add(id);
         if node.begin_clearing(key) {
             self.dirty.plan(id);

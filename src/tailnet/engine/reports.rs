@@ -98,20 +98,30 @@ impl Engine {
         if nodes.is_empty() {
             return None;
         }
+        let is_targeted = |id: &NodeId| entry.binding.as_ref().is_some_and(|it| it.holds(id));
+        let is_targeted = |id: &&NodeId| entry.deleting.is_none() && is_targeted(id);
+        let fields = nodes.iter().filter(|id| is_targeted(id)).count();
         let mut report = ClearReport {
-            left: nodes.len(),
+            left: nodes.len() - fields,
+            fields,
             blocker: self
                 .gate
                 .outage(&self.observed)
                 .map(|failure| failure.message.clone()),
             ..ClearReport::default()
         };
-        for node in nodes.into_iter().filter_map(|id| self.devices.get(id)) {
+        for id in nodes {
+            let Some(node) = self.devices.get(id) else {
+                continue;
+            };
             let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
-            let room = DETAILS - report.differences.len();
-            let reported = own().map(|difference| node.plan().disclosed_as(difference, key));
-            report.differences.extend(reported.take(room));
-            report.different += own().count();
+            // The report of a targeted device has all of its differences.
+            if !is_targeted(&id) {
+                let room = DETAILS - report.differences.len();
+                let reported = own().map(|difference| node.plan().disclosed_as(difference, key));
+                report.differences.extend(reported.take(room));
+                report.different += own().count();
+            }
             if report.blocker.is_none() {
                 report.blocker = own().next().and_then(|first| blocker(node, key, first));
             }

@@ -97,6 +97,9 @@ impl Engine {
             entry.needed_record.rivals = rivals;
             self.dirty.report(key);
         }
+        if entry.release_fields(binding.as_ref()) {
+            self.dirty.report(key);
+        }
         let too_many = entry.hold(binding.as_ref(), self.observed.index());
         let selects = entry.deleting.is_none() && entry.selector().is_some();
         self.policies.note_selector(key, selects);

@@ -11,6 +11,7 @@ mod changes;
 mod clears;
 mod edited_status;
 mod faults;
+mod fields;
 mod figures;
 mod flapping;
 mod fleets;

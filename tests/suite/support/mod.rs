@@ -23,7 +23,7 @@ pub use go_tool::go_tool;
 pub use helm::{CHART, Helm};
 pub use kubectl::Kubectl;
 pub use source::{SourceFile, production_files};
-pub use stage::{POLICY_FILE, Stage, calls, demo_devices};
+pub use stage::{API_KEY, POLICY_FILE, Stage, calls, demo_devices};
 pub use statuses::condition;
 pub use terminal::on_terminal;
 pub use wait::eventually;

@@ -17,7 +17,7 @@ use super::{
 /// The longest wait for an expected state. Most take a second or two.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The credential of most tests.
-const API_KEY: &str = "tskey-api-e2e";
+pub const API_KEY: &str = "tskey-api-e2e";
 pub const POLICY_FILE: &str =
     r#"{"tagOwners": {"tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": []}}"#;
 

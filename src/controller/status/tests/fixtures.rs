@@ -181,6 +181,7 @@ pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
     };
     ClearReport {
         left: 1,
+        fields: 0,
         different: 1,
         differences: vec![difference],
         blocker: trouble.map(str::to_owned),

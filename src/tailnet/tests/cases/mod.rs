@@ -13,6 +13,7 @@ mod due;
 mod evaluated;
 mod expired;
 mod faulty;
+mod fields;
 mod flapping;
 mod fleets;
 mod guarded;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     convert::fixtures::guardrails,
     model::{AttributeKey, Attributes, ChangeLimit, NodeId, ReportedAttribute, Route},
-    plan::{Approvals, ApprovedOn, Deletion, Labels, PolicyKey},
+    plan::{Approvals, ApprovedOn, Deletion, Labels, Policy, PolicyKey},
     tailnet::Input,
 };
 
@@ -42,6 +42,12 @@ impl World {
                 let mut policy = self.policy();
                 if self.rng.one_in(3) {
                     policy.deletion = Deletion::Clear;
+                }
+                if self.rng.one_in(3)
+                    && let Some(kept) = self.policies.get(&policy.key)
+                {
+                    policy = kept.policy.clone();
+                    self.revert(&mut policy);
                 }
                 // An edit of an object that is being deleted changes nothing.
                 let kept = self.policies.get(&policy.key);
@@ -93,6 +99,22 @@ impl World {
             23 | 24 => self.shorten_lists(),
             26 => self.ask_for_a_forbidden_tag(),
             _ => {}
+        }
+    }
+
+    /// A revert of the commits that added some fields to a policy, or that removed one.
+    fn revert(&mut self, policy: &mut Policy) {
+        let other = self.desired();
+        let desired = &mut policy.desired;
+        for _ in 0..self.rng.usize(1..4) {
+            match self.rng.u8(..6) {
+                0 => desired.enabled_routes = None,
+                1 => desired.exit_node = None,
+                2 => desired.attributes = None,
+                3 => desired.key_expiry_disabled = None,
+                4 => desired.enabled_routes = other.enabled_routes.clone(),
+                _ => desired.attributes = other.attributes.clone(),
+            }
         }
     }
 

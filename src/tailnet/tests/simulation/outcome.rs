@@ -10,7 +10,7 @@ use crate::{
     model::{AttributeKey, Attributes, Device, NodeId, PolicyField, SettingValue},
     plan::{
         ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
-        PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, SplitPolicies,
+        PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, Released, SplitPolicies,
         TailnetWide, Target, bind_policy, plan_device,
     },
     tailnet::{DETAILS, State},
@@ -119,6 +119,14 @@ impl World {
         fleet: &DeviceIndex,
         tailnet_wide: &TailnetWide,
     ) -> DevicePlan {
+        let clearing = policies.iter().filter(|(policy, _)| policy.clears());
+        let released = clearing.map(|(policy, record)| Released {
+            policy: policy.key.clone(),
+            settings: record.managed.due(id),
+            allowance: policy.allowance.clone(),
+            mode: policy.mode,
+        });
+        let released: Vec<Released> = released.collect();
         plan_device(
             &self.model.devices[id],
             self.model.attributes.get(id),
@@ -128,7 +136,7 @@ impl World {
                 approvals: &ApprovalStates::default(),
                 tailnet_wide,
                 now: self.wall(),
-                released: &[],
+                released: &released,
                 turns: &BTreeSet::new(),
                 guardrails: &self.settings.guardrails,
             },
@@ -292,6 +300,25 @@ impl World {
         assert!(owned.iter().all(desires), "{key} owns {owned:?}");
     }
 
+    /// A policy manages fields that it declares. Those that its last edit released are reported, unless they
+    /// are cleared.
+    fn assert_fields(&self, policy: &Policy, record: &PolicyRecord, binding: &Binding) {
+        let (key, fields) = (&policy.key, &record.fields);
+        let declared = policy.desired.fields();
+        let is_certain = matches!(binding, Binding::Device(_) | Binding::Selector(_));
+        let waits = policy.deletion == Deletion::Clear && !(policy.clears() && is_certain);
+        let mut managed = fields.fields.iter();
+        assert!(
+            waits || managed.all(|field| declared.contains(field)),
+            "{key} manages {fields:?}, and declares {declared:?}"
+        );
+        if let Some(released) = &fields.released {
+            assert_eq!(released.generation, policy.generation, "{key}: {fields:?}");
+            let mut stays = released.fields.iter();
+            assert!(stays.all(|it| !declared.contains(it)), "{key}: {fields:?}");
+        }
+    }
+
     /// A policy records the devices that it would have to clear, and those on which its expression fails.
     /// Released devices are clear.
     pub fn assert_managed(
@@ -303,6 +330,7 @@ impl World {
     ) {
         let managed = &record.managed;
         let key = &policy.key;
+        self.assert_fields(policy, record, binding);
         if policy.deletion == Deletion::Retain {
             assert!(managed.is_empty(), "{key} keeps {managed:?}");
         }

@@ -213,3 +213,72 @@ async fn nothing_is_pruned_under_another_tailnet_ref() {
     );
     ran.ok();
 }
+
+const DECLARED: &str = "keyExpiry: Disabled, enabledRoutes: [10.0.0.0/16], \
+                        ownership: {enabledRoutes: AtLeast}, postureAttributes: {custom:a: {string: x}}";
+
+/// fra-router with all fields of a policy that declares only `keep` now.
+async fn reverted(deletion: &str, keep: &str) -> Tailnet {
+    let tailnet = Tailnet::demo().await;
+    let of = |fields: &str| {
+        let spec =
+            format!("device: {{hostname: fra-router}}, deletionPolicy: {deletion}, {fields}");
+        policy("one", &spec)
+    };
+    fs::create_dir(tailnet.path("now")).unwrap();
+    fs::write(tailnet.path("now/a.yaml"), of(DECLARED)).unwrap();
+    tailnet.run(&["apply", "-f", "now", "--yes"]).await.ok();
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
+    fs::write(tailnet.path("now/a.yaml"), of(keep)).unwrap();
+    tailnet
+}
+
+const REVERTED: [&str; 5] = ["plan", "-f", "now", "--prune-from", "then.yaml"];
+
+#[tokio::test]
+async fn a_removed_field_stays_as_it_is_under_retain() {
+    let tailnet = reverted("Retain", "tags: [\"tag:router\"]").await;
+    let out = tailnet.run(&REVERTED).await.ok();
+    insta::assert_snapshot!(out);
+    let out = tailnet
+        .run(&[&REVERTED[..], &["-o", "markdown"]].concat())
+        .await
+        .ok();
+    insta::assert_snapshot!(out);
+    let out = tailnet
+        .run(&[&REVERTED[..], &["-o", "json"]].concat())
+        .await
+        .ok();
+    let mut plan: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(plan["totals"]["released"], 3);
+    assert_eq!(plan["totals"]["changes"], 0);
+    for setting in plan["released"].as_array_mut().unwrap() {
+        setting["nodeId"].take();
+    }
+    insta::assert_snapshot!(serde_json::to_string_pretty(&plan["released"]).unwrap());
+    // A policy that declares the field takes it over.
+    let other = policy("two", "device: {hostname: fra-router}, keyExpiry: Disabled");
+    fs::write(tailnet.path("now/b.yaml"), other).unwrap();
+    let out = tailnet.run(&REVERTED).await.ok();
+    assert!(!out.contains("keyExpiry"), "{out}");
+}
+
+#[tokio::test]
+async fn a_removed_field_is_cleared_under_clear() {
+    let tailnet = reverted("Clear", "tags: [\"tag:router\"]").await;
+    let id = node(&tailnet, "fra-router");
+    let before = tailnet.simulator.device(&id).unwrap();
+    assert_eq!(before["attributes"]["custom:a"], "x");
+    let out = tailnet.run(&REVERTED).await.with_code(2);
+    insta::assert_snapshot!(out);
+    let saved = [&REVERTED[..], &["--out", "plan.json"]].concat();
+    tailnet.run(&saved).await.with_code(2);
+    let out = tailnet.run(&["apply", "plan.json", "--yes"]).await.ok();
+    assert!(out.ends_with("\n2 changes made.\n"), "{out}");
+    let now = tailnet.simulator.device(&id).unwrap();
+    assert!(now["attributes"].get("custom:a").is_none(), "{now}");
+    assert_eq!(now["keyExpiryDisabled"], true);
+    let routes = now["enabledRoutes"].as_array().unwrap();
+    assert!(!routes.contains(&json!("10.0.0.0/16")), "{now}");
+    tailnet.run(&REVERTED).await.ok();
+}
