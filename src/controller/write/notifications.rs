@@ -47,16 +47,16 @@ pub(super) fn of_release(
     }) {
         return None;
     }
-    let stays = match released.count {
-        1 => "Its value stays as it is",
-        _ => "Their values stay as they are",
+    let (stays, them) = match released.count {
+        1 => ("Its value stays as it is", "it"),
+        _ => ("Their values stay as they are", "them"),
     };
     let devices = match released.devices {
         0 => String::new(),
         some => format!(" on {}", counted(some, "device")),
     };
     let note = format!(
-        "The spec no longer declares {}. {stays}{devices}, unless another policy declares it.",
+        "The spec no longer declares {}. {stays}{devices}, unless another policy declares {them}.",
         released.fields.join(", ")
     );
     info!(policy = %key, "{note}");

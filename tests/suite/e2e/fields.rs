@@ -71,7 +71,7 @@ async fn a_removed_field_stays_and_is_reported_or_is_cleared() {
     assert_eq!(code, 0, "{text}");
     assert!(
         text.contains(
-            "fra-router: enabledRoutes (10.0.0.0/16, fd7a:10::/48) released: stays as it is"
+            "fra-router: enabledRoutes (10.0.0.0/16,fd7a:10::/48) released: stays as it is"
         ),
         "{text}"
     );

@@ -239,12 +239,28 @@ const REVERTED: [&str; 5] = ["plan", "-f", "now", "--prune-from", "then.yaml"];
 async fn a_removed_field_stays_as_it_is_under_retain() {
     let tailnet = reverted("Retain", "tags: [\"tag:router\"]").await;
     let out = tailnet.run(&REVERTED).await.ok();
-    insta::assert_snapshot!(out);
+    insta::assert_snapshot!(out, @r###"
+fra-router: keyExpiry (Disabled) released: stays as it is (was declared by default/one)
+fra-router: enabledRoutes (10.0.0.0/16,192.168.0.0/24) released: stays as it is (was declared by default/one)
+fra-router: postureAttributes[custom:a] released: stays as it is (was declared by default/one)
+
+Nothing to change, 3 released; 1 policy, 8 devices in the tailnet.
+"###);
     let out = tailnet
         .run(&[&REVERTED[..], &["-o", "markdown"]].concat())
         .await
         .ok();
-    insta::assert_snapshot!(out);
+    insta::assert_snapshot!(out, @r###"
+### tsdp plan
+
+Nothing to change, 3 released; 1 policy, 8 devices in the tailnet.
+
+| device | setting | now | declared | why |
+|---|---|---|---|---|
+| `fra-router` | `keyExpiry` | `Disabled` | | released: stays as it is; was declared by `default/one` |
+| `fra-router` | `enabledRoutes` | `10.0.0.0/16,192.168.0.0/24` | | released: stays as it is; was declared by `default/one` |
+| `fra-router` | `postureAttributes[custom:a]` |  | | released: stays as it is; was declared by `default/one` |
+"###);
     let out = tailnet
         .run(&[&REVERTED[..], &["-o", "json"]].concat())
         .await
@@ -255,7 +271,33 @@ async fn a_removed_field_stays_as_it_is_under_retain() {
     for setting in plan["released"].as_array_mut().unwrap() {
         setting["nodeId"].take();
     }
-    insta::assert_snapshot!(serde_json::to_string_pretty(&plan["released"]).unwrap());
+    insta::assert_snapshot!(serde_json::to_string_pretty(&plan["released"]).unwrap(), @r###"
+[
+  {
+    "device": "fra-router",
+    "field": "keyExpiry",
+    "nodeId": null,
+    "outcome": "released: stays as it is",
+    "policy": "default/one",
+    "value": "Disabled"
+  },
+  {
+    "device": "fra-router",
+    "field": "enabledRoutes",
+    "nodeId": null,
+    "outcome": "released: stays as it is",
+    "policy": "default/one",
+    "value": "10.0.0.0/16,192.168.0.0/24"
+  },
+  {
+    "device": "fra-router",
+    "field": "postureAttributes[custom:a]",
+    "nodeId": null,
+    "outcome": "released: stays as it is",
+    "policy": "default/one"
+  }
+]
+"###);
     // A policy that declares the field takes it over.
     let other = policy("two", "device: {hostname: fra-router}, keyExpiry: Disabled");
     fs::write(tailnet.path("now/b.yaml"), other).unwrap();
@@ -270,7 +312,15 @@ async fn a_removed_field_is_cleared_under_clear() {
     let before = tailnet.simulator.device(&id).unwrap();
     assert_eq!(before["attributes"]["custom:a"], "x");
     let out = tailnet.run(&REVERTED).await.with_code(2);
-    insta::assert_snapshot!(out);
+    insta::assert_snapshot!(out, @r###"
+DEVICE      SETTING                      NOW                         DECLARED        WHY
+fra-router  postureAttributes[custom:a]  "x"                         none            released by default/one
+fra-router  enabledRoutes                10.0.0.0/16,192.168.0.0/24  192.168.0.0/24  released by default/one; disruptive: withdraws 10.0.0.0/16
+
+fra-router: keyExpiry (Disabled) released: stays as it is (was declared by default/one)
+
+2 changes on 1 device (1 disruptive), 1 released; 1 policy, 8 devices in the tailnet.
+"###);
     let saved = [&REVERTED[..], &["--out", "plan.json"]].concat();
     tailnet.run(&saved).await.with_code(2);
     let out = tailnet.run(&["apply", "plan.json", "--yes"]).await.ok();
