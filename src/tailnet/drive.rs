@@ -1,73 +1,19 @@
 //! Connects the engine to a client, a clock, and a reporter.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeviceLookup, Effect, Engine, Failure, Input, LookupResult, Notification, Now, PolicyReport,
-    Settings, TailnetReport, Term, exchange,
+    DeviceLookup, Effect, Engine, Input, LookupResult, Message, Notification, Now, Reporter, Term,
+    exchange::{self, Outcome},
     inbox::Inbox,
     report_queue::{Reports, Written},
-    requests::{Outcome, Progress, Requests},
+    requests::{Progress, Requests},
 };
-use crate::{plan::PolicyKey, tailscale::Client};
-
-/// Records reports: in the status of objects, or on a terminal.
-pub trait Reporter: Send + Sync + 'static {
-    /// Whether this process leads in this term at this moment. Once it does not, it never will again: the
-    /// lead is regained in a new term. The engine learns of the end of a term by a message. A process that
-    /// was stopped for a while must not write before that message arrives.
-    fn may_write(&self, _term: Term) -> bool {
-        true
-    }
-    /// Records the report of a policy.
-    fn policy(
-        &self,
-        term: Term,
-        key: &PolicyKey,
-        report: &PolicyReport,
-    ) -> impl Future<Output = Recorded> + Send;
-    /// Records the report of the tailnet; `false` if that failed and must be tried again.
-    fn tailnet(&self, term: Term, report: &TailnetReport) -> impl Future<Output = bool> + Send;
-    /// Notifies people. A failure is not repeated: the status says the same.
-    fn notify(
-        &self,
-        term: Term,
-        key: &PolicyKey,
-        notification: &Notification,
-    ) -> impl Future<Output = ()> + Send;
-}
-
-/// The outcome of recording the report of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
-    /// It is recorded, and would survive a crash.
-    Yes,
-    /// The policy is gone, or belongs to another tailnet now: there is nothing to record it on.
-    Gone,
-    /// It must be tried again.
-    No,
-}
-
-/// A message to a driver.
-#[derive(Debug)]
-pub enum Message {
-    /// An input for the engine.
-    Input(Input),
-    /// The client to send requests with from now on, or why there is none. If the settings have changed, they
-    /// come with the client: a connection must never do what only the settings of another one permit.
-    Connection {
-        /// The settings from now on; `None`: unchanged.
-        settings: Option<Box<Settings>>,
-        /// The client.
-        client: Result<Client, Failure>,
-    },
-    /// A lookup for another controller.
-    DeviceLookup(DeviceLookup),
-}
+use crate::plan::PolicyKey;
 
 /// Drives an engine until `stop` is cancelled or the engine is finished, all requests have ended and all
 /// reports are recorded. Returns the engine.

@@ -9,10 +9,9 @@
 //! waits. Results are kept: only a device with a changed fact, and an edited selector, are matched again.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::policy_entry::PolicyEntry;
 use crate::{
     model::NodeId,
-    plan::{AllowedRules, Binding, DeviceIndex, Policy, Refusal, Selector},
+    plan::{AllowedRules, DeviceIndex, Policy, Refusal, Selector},
 };
 
 /// The cost of a device besides its evaluation steps.
@@ -126,57 +125,20 @@ impl Evaluation {
         steps
     }
 
-    fn with(&self, comparison: Comparison) -> BTreeSet<NodeId> {
+    /// The edited policy that was set aside.
+    pub const fn next(&self) -> Option<&Result<Policy, Refusal>> {
+        self.next.as_ref()
+    }
+
+    /// From now on, results are about single devices.
+    pub fn take_effect(&mut self) {
+        self.is_first = false;
+        self.found.clear();
+    }
+
+    /// The devices with this result that has not taken effect yet.
+    pub fn with(&self, comparison: Comparison) -> BTreeSet<NodeId> {
         let found = self.found.iter().filter(|(_, it)| **it == comparison);
         found.map(|(id, _)| id.clone()).collect()
-    }
-}
-
-impl PolicyEntry {
-    /// Whether its devices are unknown yet: its selector is new or edited.
-    pub fn is_first_evaluated(&self) -> bool {
-        let evaluation = self.evaluation.as_ref();
-        evaluation.is_some_and(|it| it.is_first && !it.left.is_empty())
-    }
-
-    /// Whether an edit waits until its devices are known.
-    pub fn is_set_aside(&self) -> bool {
-        let evaluation = self.evaluation.as_ref();
-        evaluation.is_some_and(|it| it.next.is_some())
-    }
-
-    /// The policy that is in force, or will be once its devices are known.
-    pub fn intended(&self) -> &Result<Policy, Refusal> {
-        let next = self.evaluation.as_ref().and_then(|it| it.next.as_ref());
-        next.unwrap_or(&self.policy)
-    }
-
-    /// The devices that its selector matches, and those on which its expression fails, if these are known.
-    pub fn evaluated(&self) -> Option<(BTreeSet<NodeId>, BTreeSet<NodeId>)> {
-        let evaluation = self.evaluation.as_ref()?;
-        let known = evaluation.is_first.then(|| {
-            let matching = evaluation.with(Comparison::Matches);
-            (matching, evaluation.with(Comparison::Unknown))
-        });
-        known.or_else(|| match &self.binding {
-            Some(Binding::Selector(nodes)) => Some((nodes.clone(), self.selector_errors.clone())),
-            _ => None,
-        })
-    }
-
-    /// Notes an edit of its spec or of the guardrails. `before`: the policy that was in force.
-    pub fn note_edit(&mut self, before: Option<&Policy>) {
-        if let Some(evaluation) = &mut self.evaluation {
-            evaluation.next = None;
-        }
-        self.before_edit = before.filter(|_| self.binding.is_some()).cloned();
-    }
-
-    /// The results take effect.
-    pub fn take_evaluated(&mut self) {
-        if let Some(evaluation) = &mut self.evaluation {
-            evaluation.is_first = false;
-            evaluation.found.clear();
-        }
     }
 }

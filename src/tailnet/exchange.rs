@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, Failure, Request, Retry, requests::Outcome};
+use super::{Answer, Failure, Request, Retry};
 use crate::{
     model::{AttributeKey, DesiredAttribute, NodeId, Reason},
     plan::{AttributeWrites, Call},
     tailscale::{self, Client, Kind},
 };
+
+/// The outcome of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was answered, or the answer was lost.
+    Answered(Result<Answer, Failure>),
+    /// It was not sent and has no effect.
+    NotSent,
+}
 
 /// Sends one request.
 pub(super) async fn send(client: &Client, request: &Request) -> Outcome {

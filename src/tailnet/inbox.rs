@@ -9,8 +9,25 @@ use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
-use super::{Input, Message};
-use crate::plan::PolicyKey;
+use super::{DeviceLookup, Failure, Input, Settings};
+use crate::{plan::PolicyKey, tailscale::Client};
+
+/// A message to a driver.
+#[derive(Debug)]
+pub enum Message {
+    /// An input for the engine.
+    Input(Input),
+    /// The client to send requests with from now on, or why there is none. If the settings have changed, they
+    /// come with the client: a connection must never do what only the settings of another one permit.
+    Connection {
+        /// The settings from now on; `None`: unchanged.
+        settings: Option<Box<Settings>>,
+        /// The client.
+        client: Result<Client, Failure>,
+    },
+    /// A lookup for another controller.
+    DeviceLookup(DeviceLookup),
+}
 
 /// Messages in the order in which they arrived, without those that a newer one replaces.
 pub(super) struct Inbox {

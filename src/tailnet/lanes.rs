@@ -23,6 +23,10 @@ pub(super) enum Lane {
     Verify,
 }
 
+/// How long a batch waits for another device to join. A device that does not answer delays it no longer than
+/// that.
+const BATCH_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Requests for new or edited policies that a namespace may send without waiting behind routine work, which
 /// leaves a part of the budget's burst for them ([`crate::tailscale::Haste`]). So an edit in a quiet
 /// namespace goes out at once, and constant edits cannot empty that part.
@@ -41,7 +45,7 @@ pub(super) struct Queues {
     verify: BTreeSet<NodeId>,
     waiting: usize,
     /// When the last device joined the batch.
-    pub batch_grew: Duration,
+    batch_grew: Duration,
     /// When the first waiting device joined it.
     batch_began: Duration,
 }
@@ -159,6 +163,11 @@ impl Queues {
 
     pub fn batch_size(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Until when the batch waits for another device to join.
+    pub fn batch_waits_until(&self) -> Duration {
+        self.batch_grew + BATCH_PATIENCE
     }
 
     /// Whether a device has waited for this long in the batch while others keep joining.

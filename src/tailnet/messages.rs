@@ -9,15 +9,6 @@ use crate::{
     tailscale::Ability,
 };
 
-/// The time of an input, by both clocks.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// Since the engine started; never jumps. For intervals.
-    pub monotonic: Duration,
-    /// The wall clock. For expiries, which are points in time.
-    pub wall: Timestamp,
-}
-
 /// Identifies a request, so that its answer can be assigned to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);

@@ -156,9 +156,7 @@ impl PolicySet {
     /// Restarts the cleanup of all policies that are being deleted.
     pub fn restart_cleanup(&mut self) {
         for (key, entry) in &mut self.all {
-            entry.abandoned = None;
-            if let Some(deadline) = &mut entry.deleting {
-                deadline.restart();
+            if entry.cleanup_mut().restart() {
                 self.deleting.insert(key.clone());
             }
         }
@@ -196,7 +194,7 @@ impl PolicySet {
         let granted: Vec<PolicyKey> = granted.map(|(key, _)| key).collect();
         for key in &granted {
             if let Some(entry) = self.all.get_mut(key) {
-                entry.needed_record.handled = entry.asked().cloned();
+                entry.finish_request();
             }
         }
         granted

@@ -3,12 +3,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Abandoned, ActionReport, ClearReport, Failure, HeldPlan, LimitedPolicy, RecentChanges,
-    RecentDeletions, ReservedDevices, SelectorReport,
+    Abandoned, ActionReport, ClearReport, DeviceReport, Failure, HeldPlan, LimitedPolicy,
+    RecentChanges, RecentDeletions, ReservedDevices, SelectorReport,
 };
 use crate::{
-    model::{AttributeKey, NodeId, UnreadableDevices},
-    plan::{Binding, Conflict, Difference, Field, Forbidden, Mode, OwnedRecord, PolicyRecord},
+    model::UnreadableDevices,
+    plan::{Binding, Forbidden, Mode, OwnedRecord, PolicyRecord},
     tailscale::Ability,
 };
 
@@ -71,38 +71,6 @@ pub enum State {
     /// It is being deleted. Once its record has no managed devices, the finalizer can be removed. The
     /// settings that it leaves behind, if any.
     Deleting(Option<Box<Abandoned>>),
-}
-
-/// The state of a policy's device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DeviceReport {
-    /// The device.
-    pub node: NodeId,
-    /// Its display name.
-    pub label: String,
-    /// The connected device that has probably replaced it, while it is not connected itself.
-    pub successor: Option<Successor>,
-    /// Work is in progress.
-    pub working: bool,
-    /// Declared attributes or routes have not been read yet.
-    pub unread: bool,
-    /// The differences of this policy.
-    pub differences: Vec<Difference>,
-    /// The fields that other policies override.
-    pub conflicts: Vec<Conflict>,
-    /// Attributes that are no longer desired, as their expiry has passed.
-    pub expired: Vec<AttributeKey>,
-    /// The failures by field; failed reads have no field.
-    pub failures: Vec<(Option<Field>, Failure)>,
-}
-
-/// The device that has probably replaced a bound one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Successor {
-    /// Its nodeId.
-    pub node: NodeId,
-    /// Whether an approval can bind the policy to it: not if the spec names the device by an id.
-    pub can_be_approved: bool,
 }
 
 /// The state of a tailnet.

@@ -5,17 +5,11 @@ use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Dura
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{Instrument as _, info_span};
 
-use super::{Answer, Failure, Request, Ticket, exchange};
+use super::{
+    Request, Ticket,
+    exchange::{self, Outcome},
+};
 use crate::tailscale::{Client, Haste, Permit, Turn};
-
-/// The outcome of a request.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// It was answered, or the answer was lost.
-    Answered(Result<Answer, Failure>),
-    /// It was not sent and has no effect.
-    NotSent,
-}
 
 /// The progress of requests.
 pub(super) enum Progress {

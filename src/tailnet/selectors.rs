@@ -1,15 +1,11 @@
-//! Policies with a selector: their devices, and one short report of all.
-//!
-//! A change of one device costs no walk over the others: each is matched alone. A report does walk over all
-//! devices, so it is made once the devices are idle, when a record is needed, and otherwise once for each
-//! list.
+//! What is reported of the devices of a policy with a selector.
 
 use std::collections::BTreeSet;
 
-use super::{DeviceReport, device_state::DeviceState};
+use super::DeviceReport;
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Difference, ExpressionError, PolicyKey, Unmatched},
+    plan::{Difference, ExpressionError, Unmatched},
 };
 
 /// The number of devices and differences that a report details; its totals are exact.
@@ -71,53 +67,4 @@ pub struct SelectorErrors {
     pub label: String,
     /// The error of the expression on that device.
     pub error: ExpressionError,
-}
-
-/// How much attention a device needs, in descending order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum DeviceOutcome {
-    Conflicted,
-    Failed,
-    Held,
-    OutOfSync,
-    InSync,
-}
-
-impl SelectorReport {
-    /// Counts a device.
-    pub(super) fn add(&mut self, key: &PolicyKey, node: &DeviceState) -> DeviceOutcome {
-        let plan = node.plan();
-        let own = || plan.of(key);
-        let conflicted = plan
-            .owners
-            .conflicts
-            .iter()
-            .any(|conflict| conflict.overridden == *key);
-        let failed = node.failures(key).next().is_some();
-        let room = DETAILS - self.differences.len();
-        self.differences.extend(plan.disclosed(key).take(room));
-        self.out_of_sync += own().count();
-        let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
-        let expired = claims.expired.iter().filter(|(_, of)| of == key);
-        self.expired
-            .extend(expired.map(|(attribute, _)| attribute.clone()));
-        self.matched += 1;
-        self.unread += usize::from(!plan.complete());
-        self.conflicted += usize::from(conflicted);
-        let held = own().any(|difference| difference.hold.is_some());
-        self.held += usize::from(held);
-        self.failed += usize::from(failed);
-        if conflicted {
-            DeviceOutcome::Conflicted
-        } else if failed {
-            DeviceOutcome::Failed
-        } else if held {
-            DeviceOutcome::Held
-        } else if own().next().is_some() || !plan.complete() {
-            DeviceOutcome::OutOfSync
-        } else {
-            self.in_sync += 1;
-            DeviceOutcome::InSync
-        }
-    }
 }

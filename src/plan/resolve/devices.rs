@@ -57,6 +57,12 @@ impl Binding {
         self.node().into_iter().chain(many.into_iter().flatten())
     }
 
+    /// Whether it is certain which devices the policy targets.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        matches!(self, Self::Device(_) | Self::Selector(_))
+    }
+
     /// Whether the policy counts on this device.
     #[must_use]
     pub fn holds(&self, id: &NodeId) -> bool {

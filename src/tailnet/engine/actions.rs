@@ -31,7 +31,7 @@ impl Engine {
             .collect();
         for key in keys {
             let guardrails = self.policies.guardrails();
-            let policy = self.policies.get(&key).map(|entry| entry.policy.as_ref());
+            let policy = self.policies.get(&key).map(|entry| entry.policy().as_ref());
             // A deletion that a guardrail denies takes no turn.
             let protected = policy.is_some_and(|policy| {
                 let denies =
@@ -41,9 +41,7 @@ impl Engine {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            entry
-                .actions
-                .inherit(inherited.get(&key).copied().unwrap_or_default());
+            entry.inherit_deletions(inherited.get(&key).copied().unwrap_or_default());
             // If the answer of the request was lost, the read that follows reports the change.
             let found = entry.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only the leader records anything.
@@ -71,17 +69,17 @@ impl Engine {
     fn inherited_deletions(&self, key: &PolicyKey) -> usize {
         let entry = self.policies.get(key);
         let Some((entry, policy)) =
-            entry.and_then(|entry| Some((entry, entry.policy.as_ref().ok()?)))
+            entry.and_then(|entry| Some((entry, entry.policy().as_ref().ok()?)))
         else {
             return 0;
         };
         let exists = |key: &PolicyKey, uid: &str| {
             let known = self.policies.get(key);
-            known.is_some_and(|known| known.uid == uid)
+            known.is_some_and(|known| known.uid() == uid)
         };
-        let has_own = !entry.needed_record.actions.deletions.is_empty();
+        let has_own = !entry.needed_record().actions.deletions.is_empty();
         let log = self.change_budget.deletions();
-        log.inherited(key, &entry.uid, policy.created, has_own, exists)
+        log.inherited(key, entry.uid(), policy.created, has_own, exists)
     }
 
     /// Forgets deletions that are a day old, so that waiting devices get their turn.
@@ -90,7 +88,7 @@ impl Engine {
             let waiting = self
                 .policies
                 .values()
-                .flat_map(|entry| entry.actions.waiting());
+                .flat_map(|entry| entry.deletion_queue().waiting());
             self.dirty.plan_all(waiting.cloned());
         }
     }
@@ -112,9 +110,7 @@ impl Engine {
                 let Some(entry) = entry.filter(|_| difference.begins_for(owner, claims)) else {
                     continue;
                 };
-                let record = entry.needed_record.actions.expiries.get(&at);
-                let known = record.is_some_and(|record| record.started.contains_key(id));
-                if !known && entry.records().begin_expiry(at, id, before) {
+                if !entry.has_begun_expiry(at, id) && entry.begin_expiry(at, id, before) {
                     self.dirty.report(owner);
                 }
             }
@@ -144,13 +140,12 @@ impl Engine {
                 let new = |entry: &&mut PolicyEntry| entry.may_begin_deletion(id, now.wall);
                 if let Some(entry) = entry.filter(new) {
                     let name = difference.device.clone();
-                    let again = entry.needed_record.actions.deletions.contains_key(id);
-                    entry.records().begin_deletion(id, name, now.wall);
+                    let again = entry.begin_deletion(id, name, now.wall);
                     // A repeated attempt on the same device is one deletion, and counts once in the tailnet's
                     // log.
                     if !again {
                         self.change_budget
-                            .begin_deletion(owner, &entry.uid, now.wall);
+                            .begin_deletion(owner, entry.uid(), now.wall);
                     }
                     self.dirty.report(owner);
                 }
@@ -169,12 +164,9 @@ impl Engine {
             if !difference.begins_for(owner, &node.plan().owners) {
                 return true;
             }
-            let records = &entry.needed_record.actions;
+            let records = &entry.needed_record().actions;
             match difference.change {
-                Change::ExpireKey { at, .. } => {
-                    let record = records.expiries.get(&at);
-                    record.is_some_and(|record| record.started.contains_key(&difference.node))
-                }
+                Change::ExpireKey { at, .. } => entry.has_begun_expiry(at, &difference.node),
                 Change::Delete { .. } => {
                     // The tailnet's record counts too: the policy's own status is lost if the policy is
                     // recreated.
@@ -197,16 +189,9 @@ impl Engine {
             };
             match difference.change {
                 Change::ExpireKey { at, .. } => {
-                    let record = entry.needed_record.actions.expiries.get(&at);
-                    if record.is_some_and(|record| record.started.contains_key(id)) {
-                        entry.records().finish_expiry(at, id);
-                    }
+                    entry.finish_expiry(at, id);
                 }
-                Change::Delete { .. } => {
-                    if let Some(record) = entry.records().deletions.get_mut(id) {
-                        record.done = true;
-                    }
-                }
+                Change::Delete { .. } => entry.finish_deletion(id),
                 _ => {}
             }
             self.dirty.report(owner);

@@ -57,8 +57,11 @@ impl Engine {
         let guardrails = self.policies.guardrails();
         let sets = |key: &&PolicyKey| {
             // Nothing is sent for a policy that targets too many devices, so its types do not count.
-            let entry = self.policies.get(key).filter(|entry| !entry.too_many);
-            let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
+            let entry = self
+                .policies
+                .get(key)
+                .filter(|entry| !entry.targets().has_too_many());
+            let policy = entry.and_then(|entry| entry.policy().as_ref().ok());
             policy.is_some_and(|policy| {
                 let field = PolicyField::PostureAttributes;
                 AttributeTypes::is_set_by(policy)
@@ -72,13 +75,13 @@ impl Engine {
         let mut affected = BTreeSet::new();
         for key in after.difference(before) {
             let entry = self.policies.get(key);
-            if let Some(policy) = entry.and_then(|entry| entry.policy.as_ref().ok()) {
+            if let Some(policy) = entry.and_then(|entry| entry.policy().as_ref().ok()) {
                 affected.extend(self.tailnet_wide.types.gain_device(policy));
             }
         }
         for key in before.difference(after) {
             let entry = self.policies.get(key);
-            let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
+            let policy = entry.and_then(|entry| entry.policy().as_ref().ok());
             affected.extend(self.tailnet_wide.types.lose_device(key, policy));
         }
         self.compare_again(affected);

@@ -54,10 +54,9 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        entry
-            .frozen_plan
-            // Once the limit no longer holds the policy, nothing is left to approve on the tailnet.
-            .take_if(|plan| plan.on == ApprovedOn::Tailnet && !is_limited);
+        if !is_limited {
+            entry.approval_mut().unfreeze_limited();
+        }
         let Some(plan) = self.held_of(key, is_limited) else {
             return;
         };
@@ -70,9 +69,7 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let is_new = entry.needed_record.held.as_ref() != Some(&plan.hash);
-        entry.needed_record.held = Some(plan.hash.clone());
-        entry.frozen_plan = Some(plan);
+        let is_new = entry.freeze(plan);
         self.dirty.approve(key);
         if is_new {
             self.notify(key, Notification::Held(held_plan));
@@ -82,8 +79,9 @@ impl Engine {
     /// The held changes of a policy that are not frozen yet; `None` while they may still change.
     fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
         let entry = self.policies.get(key)?;
-        let policy = entry.policy.as_ref().ok()?;
-        if entry.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
+        let policy = entry.policy().as_ref().ok()?;
+        if entry.approval().frozen_plan().is_some() || !(policy.mode == Mode::Approve || is_limited)
+        {
             return None;
         }
         // An approval on one object must not release what the other object holds.
@@ -107,7 +105,7 @@ impl Engine {
                 changes.insert(id.clone(), difference.change.clone());
             }
         }
-        let used = entry.needed_record.approvals_used * u32::from(!mutant!(ApprovalWorksTwice));
+        let used = entry.needed_record().approvals_used * u32::from(!mutant!(ApprovalWorksTwice));
         let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
@@ -133,14 +131,11 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return false;
         };
-        if !entry
-            .durable_record
-            .covers_all_but_keys(&entry.needed_record)
-        {
+        if !entry.records().are_durable_but_keys() {
             return true;
         }
         let is_due = self.records.is_due() || entry.nodes().nth(FEW).is_none();
-        is_due && !entry.durable_record.covers(&entry.needed_record)
+        is_due && !entry.records().are_durable()
     }
 
     /// Whether the report of a policy with a selector can wait: more happens at once, and no record depends
@@ -149,7 +144,7 @@ impl Engine {
         let Some(binding) = self
             .policies
             .get(key)
-            .and_then(|entry| entry.binding.as_ref())
+            .and_then(|entry| entry.targets().binding())
         else {
             return false;
         };
@@ -168,7 +163,7 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return false;
         };
-        let managed = &entry.needed_record.managed;
+        let managed = &entry.needed_record().managed;
         if managed.released.is_empty() || !entry.clears() {
             return false;
         }

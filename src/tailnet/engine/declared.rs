@@ -22,89 +22,75 @@ impl Engine {
         self.observed.poll_now(now.monotonic);
     }
 
-    pub(super) fn take_policy(&mut self, declared: PolicyInput, now: Now) {
+    pub(super) fn take_policy(&mut self, mut declared: PolicyInput, now: Now) {
         let key = declared.key.clone();
-        let known = self
-            .policies
-            .get_mut(&key)
-            // Another uid is another object with the same name: it inherits nothing.
-            .filter(|entry| entry.uid == declared.uid);
-        let Some(entry) = known else {
-            self.drop_policy(&key);
-            self.dirty.rebind(&key);
-            self.dirty.report(&key);
-            let deleting = declared.deleting;
-            let known = declared.status_state.readable.as_ref();
-            let policy = self.policies.admit(&declared.policy, known);
-            let entry = PolicyEntry::new(declared, policy);
-            let asks = entry.asks_for_reconcile();
-            self.redeclare(None, entry.policy.as_ref().ok());
-            self.policies.insert(key.clone(), entry);
-            self.begin_cleanup(&key, deleting);
-            if asks {
-                self.request_reconcile(&key, now);
-            }
+        let known = self.policies.get_mut(&key);
+        // Another uid is another object with the same name: it inherits nothing.
+        let Some(entry) = known.filter(|entry| entry.uid() == declared.uid) else {
+            self.take_new_policy(declared, now);
             return;
         };
-        let asks = entry.request != declared.request;
-        entry.request = declared.request;
-        entry.watched_record = declared.record;
-        entry.status_state = declared.status_state;
-        if entry.note_finalizer() {
+        // Only an edited spec raises the generation: annotations and the status leave it as it is.
+        let is_edited = entry.generation() != declared.generation;
+        let redeclared = entry.redeclare(&mut declared);
+        if redeclared.has_lost_finalizer {
             self.statuses.forget(&key);
             self.dirty.report(&key);
         }
-        if entry.approvals != declared.approvals {
-            entry.approvals = declared.approvals;
+        if redeclared.has_other_approvals {
             self.dirty.approve(&key);
             self.dirty.rebind(&key);
             self.dirty.report(&key);
         }
-        // Only an edited spec raises the generation: annotations and the status leave it as it is.
-        let edited = entry.generation != declared.generation;
-        if edited {
-            let known = self.policies.get(&key);
-            let known = known.and_then(|entry| {
-                entry
-                    .last_valid
-                    .as_ref()
-                    .or(entry.status_state.readable.as_ref())
-            });
-            let policy = self.policies.admit(&declared.policy, known);
-            let after = policy.as_ref().ok().cloned();
-            let before = self.policies.get_mut(&key).and_then(|entry| {
-                entry.generation = declared.generation;
-                entry.last_valid = declared
-                    .policy
-                    .as_ref()
-                    .ok()
-                    .cloned()
-                    .or(entry.last_valid.take());
-                entry.declared = declared.policy;
-                let before = std::mem::replace(&mut entry.policy, policy).ok();
-                entry.note_edit(before.as_ref());
-                before
-            });
-            self.redeclare(before.as_ref(), after.as_ref());
-            self.take_edit(&key);
-            self.begin_cleanup(&key, declared.deleting);
+        if is_edited {
+            self.take_edited_policy(declared);
         }
+        if redeclared.asks {
+            self.request_reconcile(&key, now);
+        }
+    }
+
+    fn take_new_policy(&mut self, declared: PolicyInput, now: Now) {
+        let (key, deleting) = (declared.key.clone(), declared.deleting);
+        self.drop_policy(&key);
+        self.dirty.rebind(&key);
+        self.dirty.report(&key);
+        let known = declared.status_state.readable.as_ref();
+        let policy = self.policies.admit(&declared.policy, known);
+        let entry = PolicyEntry::new(declared, policy);
+        let asks = entry.asks_for_reconcile();
+        self.redeclare(None, entry.policy().as_ref().ok());
+        self.policies.insert(key.clone(), entry);
+        self.begin_cleanup(&key, deleting);
         if asks {
             self.request_reconcile(&key, now);
         }
+    }
+
+    fn take_edited_policy(&mut self, declared: PolicyInput) {
+        let key = declared.key;
+        let known = self.policies.get(&key).and_then(PolicyEntry::last_valid);
+        let policy = self.policies.admit(&declared.policy, known);
+        let after = policy.as_ref().ok().cloned();
+        let entry = self.policies.get_mut(&key);
+        let before = entry.map(|entry| entry.edit(declared.generation, declared.policy, policy));
+        let before = before.and_then(Result::ok);
+        self.redeclare(before.as_ref(), after.as_ref());
+        self.take_edit(&key);
+        self.begin_cleanup(&key, declared.deleting);
     }
 
     fn take_edit(&mut self, key: &PolicyKey) {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        entry.urgent = true;
+        entry.set_urgent(true);
         self.matching.forget_moves(key);
         // The frozen plan and the approved changes belong to the previous spec.
-        entry.discard();
+        entry.approval_mut().discard();
         for id in entry
             .nodes()
-            .chain(entry.needed_record.managed.released_devices())
+            .chain(entry.needed_record().managed.released_devices())
         {
             if let Some(node) = self.devices.get_mut(id) {
                 node.forget_backoffs_of(key);
@@ -118,11 +104,11 @@ impl Engine {
     pub(super) fn drop_policy(&mut self, key: &PolicyKey) {
         self.end_evaluation(key);
         if let Some(entry) = self.policies.remove(key) {
-            self.redeclare(entry.policy.as_ref().ok(), None);
+            self.redeclare(entry.policy().as_ref().ok(), None);
             for id in entry.nodes() {
                 self.release_binding(id, key);
             }
-            self.forget_released(key, &entry.needed_record.managed);
+            self.forget_released(key, &entry.needed_record().managed);
         }
         self.matching.forget_moves(key);
         self.dirty.forget_policy(key);
@@ -202,11 +188,7 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let known = entry
-            .last_valid
-            .as_ref()
-            .or(entry.status_state.readable.as_ref());
-        let policy = self.policies.admit(&entry.declared, known);
+        let policy = self.policies.admit(entry.declared(), entry.last_valid());
         // An edit discards the frozen plan, so a policy that stays as it was must not count as edited.
         if policy == *entry.intended() {
             return;
@@ -214,9 +196,8 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let before = std::mem::replace(&mut entry.policy, policy);
-        entry.note_edit(before.as_ref().ok());
-        let after = entry.policy.as_ref().ok().cloned();
+        let after = policy.as_ref().ok().cloned();
+        let before = entry.replace(policy);
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.take_edit(key);
     }
@@ -238,7 +219,7 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return;
         };
-        if let Err(Refusal::NotAllowed(forbidden)) = &entry.policy {
+        if let Err(Refusal::NotAllowed(forbidden)) = entry.policy() {
             let notification = Notification::Refused(forbidden.clone());
             self.notify(key, notification);
         }

@@ -27,10 +27,7 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        // A status of a newer version is left as it is: the deletion waits for a controller that can read it.
-        let patience = patience.filter(|_| !entry.status_state.left_alone);
-        entry.deleting = patience.map(Deadline::new);
-        if patience.is_some() {
+        if entry.begin_cleanup(patience) {
             self.policies.begin_cleanup(key);
             self.dirty.rebind(key);
             self.dirty.report(key);
@@ -44,7 +41,7 @@ impl Engine {
         }
         let deleting = self.policies.deleting();
         deleting
-            .filter_map(|key| self.policies.get(key)?.deleting.as_ref()?.ends_at())
+            .filter_map(|key| self.policies.get(key)?.cleanup().deadline()?.ends_at())
             .min()
     }
 
@@ -59,13 +56,11 @@ impl Engine {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            if let Some(deadline) = &mut entry.deleting {
-                deadline.count(waits, now.monotonic);
-            }
+            entry.cleanup_mut().count(waits, now.monotonic);
             let Some(entry) = self.policies.get(&key) else {
                 continue;
             };
-            if entry.needed_record.managed.is_empty() || entry.retains() {
+            if entry.needed_record().managed.is_empty() || entry.retains() {
                 self.end(&key, None);
             } else if let Some(why) = self.why_cleanup_cannot_finish(entry, &key) {
                 self.end(&key, Some(why));
@@ -79,7 +74,7 @@ impl Engine {
         let frozen = self
             .policies
             .get(key)
-            .is_some_and(|entry| entry.frozen_plan.is_some());
+            .is_some_and(|entry| entry.approval().frozen_plan().is_some());
         if frozen || self.change_budget.held().contains(key) {
             return Waits::Held;
         }
@@ -99,9 +94,10 @@ impl Engine {
             return;
         };
         for key in node.clearing() {
-            let entry = self.policies.get_mut(key);
-            if let Some(deadline) = entry.and_then(|entry| entry.deleting.as_mut()) {
-                deadline.progress(step.clone(), now.monotonic);
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry
+                    .cleanup_mut()
+                    .note_progress(step.clone(), now.monotonic);
             }
         }
     }
@@ -113,16 +109,16 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        entry.abandoned = abandoned;
-        let managed = std::mem::take(&mut entry.needed_record.managed);
+        entry.cleanup_mut().end(abandoned);
+        let managed = entry.take_managed();
         self.forget_released(key, &managed);
     }
 
     /// Why the remaining settings will not be cleared; `None` while they may be.
     fn why_cleanup_cannot_finish(&self, entry: &PolicyEntry, key: &PolicyKey) -> Option<String> {
-        let deadline = entry.deleting.as_ref();
+        let deadline = entry.cleanup().deadline();
         let is_over = deadline.is_some_and(Deadline::is_over);
-        let policy = match &entry.policy {
+        let policy = match entry.policy() {
             Ok(policy) => policy,
             Err(refusal @ Refusal::Invalid(_)) => {
                 return Some(format!("the policy is invalid: {refusal}"));
@@ -132,7 +128,7 @@ impl Engine {
         };
         match policy.mode {
             Mode::Suspended(Suspender::Invalid) => {
-                let errors = entry.declared.as_ref().err();
+                let errors = entry.declared().as_ref().err();
                 let errors = errors.map(|errors| errors.join("; "));
                 return Some(format!(
                     "the policy is invalid: {}",
@@ -173,7 +169,7 @@ impl Engine {
             matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
         };
         let mut first = None;
-        for id in entry.needed_record.managed.released_devices() {
+        for id in entry.needed_record().managed.released_devices() {
             let node = self.devices.get(id)?;
             let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
             if !node.plan().complete() || node.is_busy() || !own().all(is_forbidden) {
@@ -188,9 +184,9 @@ impl Engine {
         let mut settings = ManagedSettings::default();
         let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
         if let Some(entry) = self.policies.get(key) {
-            let managed = &entry.needed_record.managed;
+            let managed = &entry.needed_record().managed;
             if !managed.nodes.is_empty() {
-                settings.keys = entry.needed_record.owned.names();
+                settings.keys = entry.needed_record().owned.names();
                 settings.routes.clone_from(&managed.routes);
             }
             let due = managed.released.keys();

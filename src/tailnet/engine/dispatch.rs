@@ -18,9 +18,6 @@ use crate::{
 const MANY: usize = 20;
 /// How long a batch waits while others keep joining or taking the turns.
 const BATCH_LIMIT: Duration = Duration::from_secs(4);
-/// How long a batch waits for another device to join. A device that does not answer delays it no longer than
-/// that.
-pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
 /// The number of devices in one batch of attribute writes (from the design; the API documents none).
 const BATCH_SIZE: usize = 50;
 
@@ -115,9 +112,9 @@ impl Engine {
 
     fn makes_urgent(&self, key: &PolicyKey) -> bool {
         self.policies.get(key).is_some_and(|entry| {
-            entry.urgent
+            entry.is_urgent()
                 && entry.nodes().nth(MANY).is_none()
-                && entry.needed_record.managed.released_count() <= MANY
+                && entry.needed_record().managed.released_count() <= MANY
         })
     }
 
@@ -145,7 +142,7 @@ impl Engine {
         for key in policies {
             // An edited policy stays urgent until its devices are done.
             if done && let Some(entry) = self.policies.get_mut(&key) {
-                entry.urgent = false;
+                entry.set_urgent(false);
             }
             self.dirty.report(&key);
         }
@@ -240,7 +237,7 @@ impl Engine {
         while self.outbox.has_lane(now.monotonic) {
             let chunk = self.queues.batch(BATCH_SIZE);
             let patient = self.queues.on_the_way() > self.outbox.slow_requests(now.monotonic)
-                && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE
+                && now.monotonic < self.queues.batch_waits_until()
                 && !self.queues.batch_waits(BATCH_LIMIT, now.monotonic);
             if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.outbox.take_turn()
             {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::{
     model::NodeId,
-    plan::{Binding, Mode, Policy, PolicyKey, Refusal},
+    plan::{Mode, Policy, PolicyKey, Refusal},
     tailnet::{device_state::DeviceState, evaluation::Evaluation, policy_entry::PolicyEntry},
 };
 
@@ -34,14 +34,14 @@ impl Engine {
 
     /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
     pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
-        let targets = |entry: &&PolicyEntry| entry.binding.as_ref().is_some_and(|it| it.holds(id));
+        let targets = |entry: &&PolicyEntry| entry.targets().contains(id);
         let of = self
             .matching
             .evaluating()
             .filter_map(|key| self.policies.get(key));
         let mut of = of
             .filter(targets)
-            .filter_map(|entry| entry.evaluation.as_ref());
+            .filter_map(|entry| entry.targets().evaluation());
         of.any(|it| it.is_pending(id))
     }
 
@@ -49,7 +49,7 @@ impl Engine {
     pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
         let awaited = self.matching.evaluating();
         let awaited = awaited.filter_map(|key| self.policies.get(key));
-        let mut awaited = awaited.filter(|entry| entry.awaited);
+        let mut awaited = awaited.filter(|entry| entry.targets().is_awaited());
         awaited.any(|entry| {
             let policy = entry.intended().as_ref();
             let device = self.observed.index().get(id);
@@ -75,14 +75,14 @@ impl Engine {
         let is_first = !self.can_compare_lists();
         let entry = self.policies.get(key);
         let is_undecided = entry.is_some_and(|entry| {
-            let policy = entry.policy.as_ref().ok();
+            let policy = entry.policy().as_ref().ok();
             let policy = policy.filter(|policy| policy.mode != Mode::Observe);
             let claims = policy.is_some_and(|policy| policy.desired.has_tailnet_wide());
             let has_device = entry.nodes().next().is_some();
             claims
-                && entry.deleting.is_none()
+                && !entry.is_deleting()
                 && !has_device
-                && (is_first || entry.binding.is_none())
+                && (is_first || entry.targets().binding().is_none())
         });
         if is_undecided {
             self.observed.compare_soon();
@@ -111,7 +111,7 @@ impl Engine {
             return;
         };
         // A policy that is being deleted must adopt no further device.
-        let leaves = entry.deleting.is_some();
+        let leaves = entry.is_deleting();
         let selects = |policy: &Policy| {
             let selector = policy.selector().cloned()?;
             Some((selector, policy.allowance.clone()))
@@ -119,27 +119,21 @@ impl Engine {
         let selector = entry.intended().as_ref().ok().and_then(selects);
         let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
             // The policy targets a single device, or no device any longer.
-            if let Some(next) = entry.evaluation.take().and_then(|mut it| it.take_next()) {
+            if let Some(next) = entry.targets_mut().end_evaluation() {
                 self.put_in_force(key, next);
             }
             self.matching.end(key);
             return;
         };
-        let is_known = |it: &Evaluation| it.is_of(&selector, &allowance);
-        let is_bound = matches!(entry.binding, Some(Binding::Selector(_)));
-        let evaluation = entry.evaluation.as_ref();
-        if let Some(evaluation) =
-            evaluation.filter(|it| is_known(it) && (it.is_first() || is_bound))
-        {
-            if !evaluation.is_first() {
-                entry.before_edit = None;
-            }
+        let Some(is_edited) =
+            entry
+                .targets_mut()
+                .begin_evaluation(selector, allowance, self.observed.index())
+        else {
             return;
-        }
-        // Editing a selector again and again must not make others wait.
-        let is_edited = entry.evaluation.is_some();
-        entry.evaluation = Some(Evaluation::new(selector, allowance, self.observed.index()));
+        };
         self.matching.begin(key);
+        // Editing a selector again and again must not make others wait.
         if is_edited {
             self.end_waiting_for(std::slice::from_ref(key));
         }
@@ -154,7 +148,7 @@ impl Engine {
         // Until they are matched, it is undecided which policies target them, so they send nothing.
         self.dirty.step_all(changed.iter().cloned());
         for (key, entry) in self.policies.iter_mut() {
-            if let Some(evaluation) = &mut entry.evaluation {
+            if let Some(evaluation) = entry.targets_mut().evaluation_mut() {
                 evaluation.rematch(&changed);
                 self.matching.begin(key);
             }
@@ -168,7 +162,9 @@ impl Engine {
             && let Some(key) = self.next_to_evaluate()
         {
             let evaluation = self.policies.get_mut(&key);
-            let Some(evaluation) = evaluation.and_then(|entry| entry.evaluation.as_mut()) else {
+            let Some(evaluation) =
+                evaluation.and_then(|entry| entry.targets_mut().evaluation_mut())
+            else {
                 self.matching.end(&key);
                 continue;
             };
@@ -184,18 +180,18 @@ impl Engine {
         let policies = &self.policies;
         self.matching.next_turn(|key| {
             let entry = policies.get(key);
-            let evaluation = entry.and_then(|entry| entry.evaluation.as_ref());
+            let evaluation = entry.and_then(|entry| entry.targets().evaluation());
             evaluation.is_none_or(Evaluation::has_devices_left)
         })
     }
 
     /// Applies the results of a policy once no device is left.
     fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
-        let entry = self.policies.get_mut(key);
-        let Some((before_edit, evaluation)) = entry.and_then(|entry| {
-            let evaluation = entry.evaluation.as_mut()?;
-            Some((&mut entry.before_edit, evaluation))
-        }) else {
+        let Some(entry) = self.policies.get_mut(key) else {
+            self.matching.end(key);
+            return;
+        };
+        let Some(evaluation) = entry.targets_mut().evaluation_mut() else {
             self.matching.end(key);
             return;
         };
@@ -207,9 +203,7 @@ impl Engine {
         }
         self.matching.end(key);
         if evaluation.is_first() {
-            let next = evaluation.take_next();
-            *before_edit = None;
-            if let Some(next) = next {
+            if let Some(next) = entry.targets_mut().finish_evaluation() {
                 self.put_in_force(key, next);
             }
             self.dirty.rebind(key);
@@ -228,15 +222,10 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let Some(before) = entry.before_edit.take() else {
+        let Some((edited, before)) = entry.set_aside() else {
             return;
         };
-        let before = before.while_invalid();
-        let edited = std::mem::replace(&mut entry.policy, Ok(before.clone()));
-        let declared = edited.as_ref().ok().cloned();
-        if let Some(evaluation) = &mut entry.evaluation {
-            evaluation.set_aside(edited);
-        }
+        let declared = edited.ok();
         self.redeclare(declared.as_ref(), Some(&before));
         self.concern_devices(key);
     }
@@ -247,7 +236,7 @@ impl Engine {
             return;
         };
         let after = policy.as_ref().ok().cloned();
-        let before = std::mem::replace(&mut entry.policy, policy);
+        let before = entry.put_in_force(policy);
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.concern_devices(key);
         self.dirty.report(key);

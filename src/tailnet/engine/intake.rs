@@ -185,13 +185,13 @@ impl Engine {
     fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
         let entry = self.policies.get_mut(key);
         // The report may be of a deleted object with the same name.
-        if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
-            entry.durable_record = record;
+        if let Some(entry) = entry.filter(|entry| entry.uid() == uid) {
+            entry.confirm(record);
             // Requests for these devices waited for the record.
             self.dirty.step_all(entry.nodes().cloned());
             self.dirty.step_all(
                 entry
-                    .needed_record
+                    .needed_record()
                     .managed
                     .released_devices()
                     .into_iter()

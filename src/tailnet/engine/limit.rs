@@ -37,7 +37,7 @@ impl Engine {
         self.dirty.plan_all(concerned);
         let policies = &self.policies;
         let change = self.change_budget.hold(most, share, |key| {
-            let policy = policies.get(key)?.policy.as_ref();
+            let policy = policies.get(key)?.policy().as_ref();
             policy.ok().map(Policy::rank)
         });
         self.dirty.report_all(change.beyond_share);
@@ -60,7 +60,10 @@ impl Engine {
     /// How many devices the policies of one namespace may change within an hour, if policies of another
     /// namespace exist. Policies that are not allowed do not count.
     pub(super) fn namespace_share(&self) -> Option<usize> {
-        let accepted = self.policies.iter().filter(|(_, held)| held.policy.is_ok());
+        let accepted = self
+            .policies
+            .iter()
+            .filter(|(_, held)| held.policy().is_ok());
         let mut namespaces = accepted.map(|(key, _)| &key.namespace);
         // Policies are sorted by namespace.
         let (first, last) = (namespaces.next()?, namespaces.next_back()?);

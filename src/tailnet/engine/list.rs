@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Engine, intake::unexpected};
 use crate::{
     model::{Device, NodeId},
-    plan::{Binding, ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
+    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
     tailnet::{
         Answer, Failure, Now, Ticket, device_lookup::is_lacking, device_state::DeviceState,
         mutants::mutant, polling::Asked, read_shares::ReadShares,
@@ -54,7 +54,11 @@ impl Engine {
     pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
         self.policies
             .request_reconcile(key, self.outbox.last_ticket());
-        let Some(entry) = self.policies.get(key).filter(|entry| entry.policy.is_ok()) else {
+        let Some(entry) = self
+            .policies
+            .get(key)
+            .filter(|entry| entry.policy().is_ok())
+        else {
             return;
         };
         let needs_reads = |id: &&NodeId| {
@@ -131,9 +135,10 @@ impl Engine {
 
     /// A policy without a device names what the devices have instead.
     fn report_empty_selectors(&mut self) {
-        let empty = self.policies.iter().filter(|(_, entry)| {
-            matches!(&entry.binding, Some(Binding::Selector(nodes)) if nodes.is_empty())
-        });
+        let empty = self
+            .policies
+            .iter()
+            .filter(|(_, entry)| entry.targets().selected().is_some_and(BTreeSet::is_empty));
         let empty: Vec<PolicyKey> = empty.map(|(key, _)| key.clone()).collect();
         self.dirty.report_all(empty);
     }
@@ -292,9 +297,9 @@ impl Engine {
         for entry in self.policies.values() {
             recorded.extend(entry.bound_node());
             recorded.extend(entry.rivals());
-            recorded.extend(entry.needed_record.managed.nodes.iter());
-            recorded.extend(entry.needed_record.managed.released_devices());
-            recorded.extend(entry.needed_record.owned.nodes());
+            recorded.extend(entry.needed_record().managed.nodes.iter());
+            recorded.extend(entry.needed_record().managed.released_devices());
+            recorded.extend(entry.needed_record().owned.nodes());
         }
         recorded.extend(self.observed.absence().looked_up.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
@@ -308,7 +313,7 @@ impl Engine {
             return concerned;
         }
         for entry in self.policies.values() {
-            if let Ok(policy) = &entry.policy
+            if let Ok(policy) = entry.policy()
                 && let Target::Device(target) = &policy.target
             {
                 let named = self.observed.index().find(&target.identity).into_iter();
@@ -366,7 +371,7 @@ impl Engine {
     /// be undone before their devices are known.
     fn await_policies(&mut self) {
         for entry in self.policies.values_mut() {
-            entry.awaited = entry.binding.is_none();
+            entry.targets_mut().await_devices();
         }
     }
 }

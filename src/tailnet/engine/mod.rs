@@ -31,6 +31,7 @@ mod publish;
 mod release;
 mod reports;
 mod reserve;
+mod selector_report;
 mod send;
 mod sign_ins;
 mod targeting;
@@ -38,9 +39,8 @@ mod writes;
 
 use std::time::Duration;
 
-use self::dispatch::BATCH_PATIENCE;
 use super::{
-    Effect, Failure, Input, Notification, Now,
+    Effect, Failure, Input, Notification, Now, Settings,
     change_budget::ChangeBudget,
     device_state::{DeviceState, StepContext},
     devices::Devices,
@@ -57,25 +57,10 @@ use super::{
     status_book::StatusBook,
 };
 use crate::{
-    model::{ChangeLimit, NodeId},
-    plan::{Guardrails, PolicyKey, TailnetWide},
+    model::NodeId,
+    plan::{PolicyKey, TailnetWide},
     tailscale::Haste,
 };
-
-/// The settings of a tailnet.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// The time between two lists.
-    pub poll_interval: Duration,
-    /// The minimum time between two reads of the attributes of one device.
-    pub attributes_interval: Duration,
-    /// Requests per second that the budget allows.
-    pub requests_per_second: f64,
-    /// How many devices may be changed within an hour.
-    pub limit: ChangeLimit,
-    /// What the tailnet allows.
-    pub guardrails: Guardrails,
-}
 
 /// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
 const FRESH: Duration = Duration::from_secs(10);
@@ -196,7 +181,7 @@ impl Engine {
             && !waits_for_turn
             && self.queues.batch_size() > 0
             && self.outbox.lane_opens_at().is_none())
-        .then_some(self.queues.batch_grew + BATCH_PATIENCE);
+        .then(|| self.queues.batch_waits_until());
         let lane = self
             .outbox
             .lane_opens_at()
@@ -233,7 +218,7 @@ impl Engine {
     ) -> StepContext {
         let is_recorded = |key: &PolicyKey| {
             let entry = self.policies.get(key);
-            entry.is_some_and(|entry| entry.durable_record.covers_at(id, &entry.needed_record))
+            entry.is_some_and(|entry| entry.records().are_durable_at(id))
         };
         StepContext {
             missing: self.observed.absence().is_missing(id),

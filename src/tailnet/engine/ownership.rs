@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::{
-    model::{AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, Route, RouteSet},
+    model::{AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, Route},
     plan::{AttributeType, Call, DevicePlan, Field, Mode, Policy, PolicyKey},
-    tailnet::{Now, device_state::DeviceState, policy_entry::PolicyEntry},
+    tailnet::{Now, device_state::DeviceState},
 };
 
 impl Engine {
@@ -34,7 +34,7 @@ impl Engine {
         let declared: BTreeSet<AttributeKey> = node
             .policies()
             .iter()
-            .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
+            .filter_map(|key| self.policies.get(key)?.policy().as_ref().ok())
             .filter(|policy| counts(policy))
             .filter_map(|policy| policy.desired.attributes.as_ref())
             .flatten()
@@ -149,7 +149,10 @@ impl Engine {
         let knows_routes = device.enabled_routes.is_some();
         for key in node.policies() {
             // The limit holds a whole policy, also on devices where nothing differs.
-            let entry = self.policies.get_mut(key).filter(|entry| !entry.too_many);
+            let entry = self
+                .policies
+                .get_mut(key)
+                .filter(|entry| !entry.targets().has_too_many());
             let Some(entry) = entry.filter(|_| !self.change_budget.held().contains(key)) else {
                 continue;
             };
@@ -160,54 +163,16 @@ impl Engine {
                 };
                 is_known && node.plan().acts_on(key, field)
             });
-            let routes = knows_routes && entry.manage_routes(id, node.plan(), key);
-            entry.needed_record.fields.fields.extend(&new);
+            let sends = |route: &Route| {
+                let field = Field::List(ListSetting::of_route(route));
+                node.plan().acts_on(key, &field)
+            };
+            let routes = knows_routes && entry.manage_routes(id, sends);
+            entry.manage_fields(&new);
             if routes || !new.is_empty() {
                 self.dirty.report(key);
             }
         }
-    }
-}
-
-impl PolicyEntry {
-    /// The declared fields that the policy starts to manage, because it acts on them.
-    fn new_fields(&self, acts_on: impl Fn(&Field) -> bool) -> Vec<PolicyField> {
-        let policy = self.policy.as_ref().ok().filter(|_| !self.is_invalid());
-        // An observing policy owns no field, so nothing else would say that it does not act.
-        let policy = policy.filter(|it| matches!(it.mode, Mode::Enforce | Mode::Approve));
-        let new = policy.into_iter();
-        let new = new.flat_map(|policy| policy.unmanaged_fields(&self.needed_record));
-        let new = new.filter(|(_, field)| acts_on(field));
-        new.map(|(field, _)| field).collect()
-    }
-
-    /// The devices on which it may start to manage something.
-    pub(super) fn partly_managed(&self) -> Vec<NodeId> {
-        let policy = self.policy.as_ref().ok();
-        let is_partly = |policy: &Policy| {
-            let mut unmanaged = policy.unmanaged_fields(&self.needed_record);
-            unmanaged.next().is_some()
-        };
-        if policy.is_some_and(is_partly) {
-            return self.nodes().cloned().collect();
-        }
-        let partly = self.needed_record.managed.partly.iter();
-        partly.map(|(id, _)| id.clone()).collect()
-    }
-
-    /// Starts to manage routes of a device under `Clear`. Returns whether any is new.
-    fn manage_routes(&mut self, id: &NodeId, plan: &DevicePlan, key: &PolicyKey) -> bool {
-        let managed = &self.needed_record.managed;
-        if !managed.is_partly_managed(id) {
-            return false;
-        }
-        let sends = |route: &&Route| plan.acts_on(key, &Field::List(ListSetting::of_route(route)));
-        let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
-        let is_new = !routes.is_subset(managed.managed_routes(id));
-        if is_new {
-            self.managed_devices().manage_routes(id, &routes);
-        }
-        is_new
     }
 }
 

@@ -5,10 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::Engine;
 use crate::{
     model::{Attributes, NodeId},
-    plan::{
-        ApprovalState, ApprovalStates, ApprovedOn, PlanContext, Policy, PolicyKey, PolicyRecord,
-        plan_device,
-    },
+    plan::{ApprovalStates, PlanContext, Policy, PolicyKey, PolicyRecord, plan_device},
     tailnet::{Notification, Now, Settings, device_state::DeviceState, mutants::mutant},
 };
 
@@ -79,13 +76,13 @@ impl Engine {
             .policies()
             .iter()
             .filter_map(|key| self.policies.get(key))
-            .filter(|entry| !entry.too_many)
-            .filter_map(|entry| Some((entry.policy.as_ref().ok()?, &entry.needed_record)))
+            .filter(|entry| !entry.targets().has_too_many())
+            .filter_map(|entry| Some((entry.policy().as_ref().ok()?, entry.needed_record())))
             .collect();
         let released = self.due(node, id);
         let turns = node.policies().iter().filter(|key| {
             let entry = self.policies.get(key);
-            entry.is_some_and(|entry| entry.actions.has_turn(id))
+            entry.is_some_and(|entry| entry.deletion_queue().has_turn(id))
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
         let context = PlanContext {
@@ -101,7 +98,7 @@ impl Engine {
         self.change_budget.note(id, &plan.desired_by);
         for key in node.all_policies() {
             if let Some(entry) = self.policies.get_mut(key) {
-                entry.drop_changed(key, id, &plan);
+                entry.approval_mut().drop_changed(key, id, &plan);
             }
         }
         if let Some(node) = self.devices.get_mut(id) {
@@ -117,15 +114,11 @@ impl Engine {
         let policies = node.all_policies();
         let approval_states = policies.filter_map(|key| {
             let entry = self.policies.get(key)?;
-            let state = ApprovalState {
-                limited: match &self.gate.approved_plan() {
-                    Some(approved) => approved.limited.contains(key),
-                    None => self.change_budget.holds(id, key),
-                },
-                approved: entry.approved.of(id),
-                exempt_from_limit: entry.approved_over_limit.of(id),
+            let limited = match &self.gate.approved_plan() {
+                Some(approved) => approved.limited.contains(key),
+                None => self.change_budget.holds(id, key),
             };
-            Some((key, state))
+            Some((key, entry.approval().state(id, limited)))
         });
         let approved = self.gate.approved_plan().map(|approved| &approved.changes);
         let approval_states = approval_states.collect::<ApprovalStates<'_>>();
@@ -158,27 +151,11 @@ impl Engine {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            let (policy, tailnet) = (
-                &entry.approvals.plans,
-                &self.change_budget.approvals().plans,
-            );
-            let Some(plan) = entry.frozen_plan.take_if(|plan| match plan.on {
-                ApprovedOn::Policy => policy.contains(&plan.hash),
-                ApprovedOn::Tailnet => tailnet.contains(&plan.hash),
-            }) else {
+            let Some(plan) = entry.use_approval(self.change_budget.approvals()) else {
                 continue;
             };
-            entry.needed_record.approvals_used =
-                entry.needed_record.approvals_used.saturating_add(1);
-            entry.needed_record.approved = Some(plan.hash.clone());
             self.dirty.plan_all(plan.open().nodes().cloned());
             let held_plan = self.held_plan(&key, &plan);
-            if let Some(entry) = self.policies.get_mut(&key) {
-                match plan.on {
-                    ApprovedOn::Policy => entry.approved.extend(plan.open().clone()),
-                    ApprovedOn::Tailnet => entry.approved_over_limit.extend(plan.open().clone()),
-                }
-            }
             self.notify(&key, Notification::Approved(held_plan));
             self.dirty.report(&key);
         }

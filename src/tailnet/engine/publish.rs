@@ -8,7 +8,7 @@ use crate::{
     plan::{ApprovedOn, Binding, PolicyKey, Refusal, Target, may_change},
     tailnet::{
         DETAILS, DeviceReport, Effect, Notification, PolicyReport, State, Successor, TailnetReport,
-        change_budget::LimitedPolicy,
+        change_budget::LimitedPolicy, policy_entry::PolicyEntry,
     },
 };
 
@@ -43,27 +43,29 @@ impl Engine {
     /// in progress and no record is needed for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let entry = self.policies.get(key)?;
-        let state = match &entry.policy {
+        let state = match entry.policy() {
             // A status of a newer version is left as it is (docs/decisions/0024).
-            _ if entry.status_state.left_alone || entry.is_set_aside() => return None,
-            _ if entry.deleting.is_some() => State::Deleting(entry.abandoned.clone().map(Box::new)),
-            _ if let Err(errors) = &entry.declared => State::Invalid(errors.clone()),
+            _ if entry.is_left_alone() || entry.targets().is_set_aside() => return None,
+            _ if entry.is_deleting() => {
+                State::Deleting(entry.cleanup().abandoned().cloned().map(Box::new))
+            }
+            _ if let Err(errors) = entry.declared() => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
             Err(Refusal::Invalid(errors)) => State::Invalid(errors.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
-            Ok(_) if entry.too_many => State::TooMany(entry.nodes().count()),
-            Ok(policy) => match (self.gate.outage(&self.observed), &entry.binding) {
+            Ok(_) if entry.targets().has_too_many() => State::TooMany(entry.nodes().count()),
+            Ok(policy) => match (self.gate.outage(&self.observed), entry.targets().binding()) {
                 // In a moment there is a connection, or the reason why there is none.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
-                (None, None) if entry.needed_record.bound.is_none() => State::Starting,
+                (None, None) if entry.needed_record().bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.observed.lists() > 0 => {
                     self.binding_state(key, &policy.target, binding)?
                 }
                 _ => return None,
             },
         };
-        let released = || entry.needed_record.managed.released_devices();
+        let released = || entry.needed_record().managed.released_devices();
         let at_rest = match &state {
             State::Bound(device) => !device.working,
             State::Selector(fleet) => fleet.working == 0,
@@ -71,23 +73,23 @@ impl Engine {
             _ => false,
         } && !released().into_iter().any(|id| self.is_working(id));
         Some(PolicyReport {
-            uid: entry.uid.clone(),
+            uid: entry.uid().to_owned(),
             held: self.held_plan_of(key),
             approval_errors: self.approval_errors(key, at_rest && self.can_compare_lists()),
-            generation: entry.generation,
-            record: entry.needed_record.clone(),
-            owned: Arc::clone(&entry.keys.record),
-            unrecorded: entry.keys.unrecorded.len(),
-            changed_at: entry.changed_at,
+            generation: entry.generation(),
+            record: entry.needed_record().clone(),
+            owned: Arc::clone(entry.owned_record()),
+            unrecorded: entry.unrecorded(),
+            changed_at: entry.changed_at(),
             mode: entry
-                .policy
+                .policy()
                 .as_ref()
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
             clearing: self.clear_report(key),
             actions: self.action_report(key),
             within: entry
-                .policy
+                .policy()
                 .as_ref()
                 .ok()
                 .and_then(|policy| policy.allowance.devices()),
@@ -183,7 +185,7 @@ impl Engine {
     /// Emits the Event about a missed expiry.
     fn report_missed(&mut self, key: &PolicyKey) {
         let entry = self.policies.get_mut(key);
-        if let Some(missed) = entry.and_then(|entry| entry.actions.take_missed()) {
+        if let Some(missed) = entry.and_then(PolicyEntry::take_missed) {
             self.notify(key, Notification::Missed(missed));
         }
     }
@@ -192,7 +194,7 @@ impl Engine {
     fn limited_policies(&self) -> Vec<LimitedPolicy> {
         let limited = self.change_budget.held().iter().take(DETAILS).map(|key| {
             let held = self.policies.get(key);
-            let plan = held.and_then(|held| held.frozen_plan.as_ref());
+            let plan = held.and_then(|held| held.approval().frozen_plan());
             let plan = plan.filter(|plan| plan.on == ApprovedOn::Tailnet);
             LimitedPolicy {
                 policy: key.clone(),

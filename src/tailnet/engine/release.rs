@@ -7,14 +7,14 @@ use super::Engine;
 use crate::{
     model::{ListSetting, NodeId},
     plan::{Binding, Field, ManagedDevices, ManagedSettings, PolicyKey, Released},
-    tailnet::{Now, deadline::Progress, device_state::DeviceState},
+    tailnet::{Now, deadline::Progress, device_state::DeviceState, policy_entry::PolicyEntry},
 };
 
 impl Engine {
     /// Under `Retain`, nothing is recorded for clearing.
     pub(super) fn retain(&mut self, key: &PolicyKey) {
         let entry = self.policies.get_mut(key).filter(|entry| entry.retains());
-        let managed = entry.map(|entry| std::mem::take(&mut entry.needed_record.managed));
+        let managed = entry.map(PolicyEntry::take_managed);
         if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
             self.forget_released(key, &managed);
             self.dirty.report(key);
@@ -23,15 +23,17 @@ impl Engine {
 
     /// Records a device that the selector matches now as managed.
     pub(super) fn hold_one(&mut self, id: &NodeId, key: &PolicyKey) {
-        let Some(entry) = self.policies.get_mut(key).filter(|entry| !entry.too_many) else {
+        let Some(entry) = self
+            .policies
+            .get_mut(key)
+            .filter(|entry| !entry.targets().has_too_many())
+        else {
             return;
         };
         // An edit may not have been rebound yet, and this device replaces the recorded routes.
-        let binding = entry.binding.take();
-        if entry.release_fields(binding.as_ref()) {
+        if entry.release_fields_of_targets() {
             self.dirty.report(key);
         }
-        entry.binding = binding;
         let too_many = entry.hold(Some(&Binding::Device(id.clone())), self.observed.index());
         self.refuse_many(key, too_many);
     }
@@ -40,8 +42,7 @@ impl Engine {
     pub(super) fn release_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let entry = self.policies.get_mut(key);
         if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
-            let owned = Arc::clone(&entry.needed_record.owned);
-            entry.managed_devices().release([id.clone()].into(), &owned);
+            entry.release_device(id);
             self.track_device(id, key);
             self.dirty.report(key);
         }
@@ -53,17 +54,20 @@ impl Engine {
             return;
         };
         // Each matched device ends here, so an unchanged result must not plan all the others again.
-        if entry.too_many == too_many {
+        if !entry.targets_mut().set_too_many(too_many) {
             return;
         }
-        entry.too_many = too_many;
         self.dirty.plan_all(entry.nodes().cloned());
         self.dirty.report(key);
     }
 
     /// With one device less, there may no longer be too many.
     pub(super) fn recount(&mut self, key: &PolicyKey) {
-        if self.policies.get(key).is_some_and(|entry| entry.too_many) {
+        if self
+            .policies
+            .get(key)
+            .is_some_and(|entry| entry.targets().has_too_many())
+        {
             self.dirty.rebind(key);
         }
     }
@@ -73,7 +77,7 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let managed = Arc::clone(&entry.needed_record.managed);
+        let managed = Arc::clone(&entry.needed_record().managed);
         for id in managed.released_devices() {
             self.track_device(id, key);
         }
@@ -100,10 +104,10 @@ impl Engine {
     pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
         let due = node.clearing().iter().filter_map(|key| {
             let entry = self.policies.get(key).filter(|entry| entry.clears())?;
-            let policy = entry.policy.as_ref().ok()?;
+            let policy = entry.policy().as_ref().ok()?;
             Some(Released {
                 policy: key.clone(),
-                settings: entry.needed_record.managed.due(id),
+                settings: entry.needed_record().managed.due(id),
                 allowance: policy.allowance.clone(),
                 mode: policy.mode,
             })
@@ -134,7 +138,7 @@ impl Engine {
             let Some(entry) = self.policies.get(key) else {
                 return true;
             };
-            let due = entry.needed_record.managed.due(id);
+            let due = entry.needed_record().managed.due(id);
             due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
         };
         let cleared: Vec<PolicyKey> = node.clearing().iter().filter(cleared).cloned().collect();
@@ -146,7 +150,7 @@ impl Engine {
                 node.end_clearing(key);
             }
             if let Some(entry) = self.policies.get_mut(key) {
-                entry.managed_devices().cleared(id);
+                entry.note_cleared(id);
             }
             self.dirty.report(key);
             self.recount(key);
@@ -166,9 +170,9 @@ impl Engine {
             let Some(entry) = self.policies.get_mut(key) else {
                 continue;
             };
-            let gone = node.gone(device, entry.needed_record.managed.due(id));
+            let gone = node.gone(device, entry.needed_record().managed.due(id));
             if !gone.is_empty() {
-                entry.managed_devices().forget(id, &gone);
+                entry.forget_gone(id, &gone);
                 self.dirty.report(key);
             }
         }

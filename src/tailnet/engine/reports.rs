@@ -7,15 +7,14 @@ use crate::{
     model::NodeId,
     plan::{
         ApprovedOn, Binding, Difference, Field, FrozenPlan, Hold, PlanHash, Policy, PolicyKey,
-        Stage, Target, Unmatched, Why,
+        Stage, Target, Why,
     },
     tailnet::{
-        ClearReport, DETAILS, DeviceReport, SelectorErrors, SelectorReport,
+        ClearReport, DETAILS,
         actions::{ActionDetail, ActionReport},
-        approvals::HeldPlan,
+        held_plan::HeldPlan,
         policy_entry::PolicyEntry,
         release::blocker,
-        selectors::FlappingDevices,
     },
 };
 
@@ -23,83 +22,17 @@ use crate::{
 const MAX_NAMED: usize = 20;
 
 impl Engine {
-    pub(super) fn selector_report(&self, key: &PolicyKey, binding: &Binding) -> SelectorReport {
-        let mut report = SelectorReport::default();
-        let mut ranked: BTreeSet<(crate::tailnet::selectors::DeviceOutcome, &NodeId)> =
-            BTreeSet::new();
-        for id in binding.nodes() {
-            let Some(node) = self.devices.get(id) else {
-                continue;
-            };
-            let outcome = report.add(key, node);
-            report.working += usize::from(self.is_working(id));
-            ranked.insert((outcome, id));
-            // While it grows: a selector can match ten thousand devices.
-            if ranked.len() > DETAILS {
-                ranked.pop_last();
-            }
-        }
-        let devices = ranked.into_iter().filter_map(|(_, id)| {
-            let working = self.is_working(id);
-            let device = self.device_report(key, id)?;
-            Some(DeviceReport { working, ..device })
-        });
-        report.details = devices.collect();
-        report.selector_errors = self.selector_errors(key);
-        report.flapping = self.flapping_of(key);
-        if report.matched == 0 {
-            report.unmatched = self.unmatched(key);
-        }
-        self.name_frozen_plan(key, &mut report.differences);
-        report
-    }
-
-    /// Among the devices that the policy may know of.
-    fn unmatched(&self, key: &PolicyKey) -> Vec<Unmatched> {
-        let entry = self.policies.get(key);
-        let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
-            return Vec::new();
-        };
-        let devices = self.observed.index().devices();
-        Unmatched::of(
-            selector,
-            devices.filter(|device| allowance.is_about(device)),
-        )
-    }
-
-    fn selector_errors(&self, key: &PolicyKey) -> Option<SelectorErrors> {
-        let entry = self.policies.get(key)?;
-        let device = self.observed.index().get(entry.selector_errors.first()?)?;
-        Some(SelectorErrors {
-            count: entry.selector_errors.len(),
-            node: device.node_id.clone(),
-            label: device.label().to_string(),
-            error: entry.selector()?.0.check(device).err()?,
-        })
-    }
-
-    fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {
-        let mut flapping = self.matching.flapping().of(key);
-        let device = self.observed.index().get(flapping.next()?)?;
-        Some(FlappingDevices {
-            count: flapping.count() + 1,
-            node: device.node_id.clone(),
-            label: device.label().to_string(),
-        })
-    }
-
     /// The progress of clearing the released devices; `None` if there are none.
     pub(super) fn clear_report(&self, key: &PolicyKey) -> Option<ClearReport> {
         let entry = self.policies.get(key)?;
-        let mut nodes = entry.needed_record.managed.released_devices();
-        if entry.deleting.is_some() {
-            nodes.extend(&entry.needed_record.managed.nodes);
+        let mut nodes = entry.needed_record().managed.released_devices();
+        if entry.is_deleting() {
+            nodes.extend(&entry.needed_record().managed.nodes);
         }
         if nodes.is_empty() {
             return None;
         }
-        let is_targeted = |id: &NodeId| entry.binding.as_ref().is_some_and(|it| it.holds(id));
-        let is_targeted = |id: &&NodeId| entry.deleting.is_none() && is_targeted(id);
+        let is_targeted = |id: &&NodeId| !entry.is_deleting() && entry.targets().contains(id);
         let fields = nodes.iter().filter(|id| is_targeted(id)).count();
         let mut report = ClearReport {
             left: nodes.len() - fields,
@@ -170,7 +103,7 @@ impl Engine {
         report.details = details.collect();
         // Deletions that were recorded before a crash and whose device is gone.
         let listed = self.observed.lists() > 0;
-        let gone = entry.needed_record.actions.deletions.iter();
+        let gone = entry.needed_record().actions.deletions.iter();
         let gone: Vec<_> = gone
             .filter(|(id, record)| {
                 (record.done || listed) && self.observed.index().get(id).is_none()
@@ -208,14 +141,14 @@ impl Engine {
 
     /// The plan of a policy that is pending approval.
     pub(super) fn held_plan_of(&self, key: &PolicyKey) -> Option<HeldPlan> {
-        let plan = self.policies.get(key)?.frozen_plan.as_ref()?;
+        let plan = self.policies.get(key)?.approval().frozen_plan()?;
         Some(self.held_plan(key, plan))
     }
 
     /// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
     pub(super) fn name_frozen_plan(&self, key: &PolicyKey, differences: &mut [Difference]) {
         let entry = self.policies.get(key);
-        let Some(plan) = entry.and_then(|entry| entry.frozen_plan.as_ref()) else {
+        let Some(plan) = entry.and_then(|entry| entry.approval().frozen_plan()) else {
             return;
         };
         for difference in differences {
@@ -232,11 +165,11 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return Vec::new();
         };
-        let approvals = &entry.approvals;
+        let approvals = entry.approval().given();
         let mut errors = approvals.errors.clone();
-        let plan = entry.frozen_plan.as_ref();
+        let plan = entry.approval().frozen_plan();
         let mismatched = approvals.plans.iter().filter_map(|hash| {
-            let used = entry.needed_record.approved.as_ref() == Some(hash);
+            let used = entry.has_used(hash);
             match plan {
                 Some(plan) if plan.hash == *hash => (plan.on == ApprovedOn::Tailnet).then(|| {
                     format!("plan:{hash}: approve it on the TailscaleTailnet, not on the policy")
@@ -274,7 +207,7 @@ impl Engine {
             let limited = self.change_budget.held().iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
             // A plan that is not frozen yet may match.
-            if limited.all(|entry| entry.frozen_plan.is_some()) {
+            if limited.all(|entry| entry.approval().frozen_plan().is_some()) {
                 let mismatched = approvals
                     .plans
                     .iter()
@@ -288,9 +221,9 @@ impl Engine {
 
     fn is_known_plan(&self, hash: &PlanHash) -> bool {
         self.policies.values().any(|entry| {
-            let plan = entry.frozen_plan.as_ref();
+            let plan = entry.approval().frozen_plan();
             plan.is_some_and(|plan| plan.on == ApprovedOn::Tailnet && plan.hash == *hash)
-                || entry.needed_record.approved.as_ref() == Some(hash)
+                || entry.has_used(hash)
         })
     }
 }
@@ -300,21 +233,22 @@ fn node_approval_errors(entry: &PolicyEntry) -> Vec<String> {
     let Ok(Policy {
         target: Target::Device(target),
         ..
-    }) = &entry.policy
+    }) = entry.policy()
     else {
-        let nodes = entry.approvals.nodes.iter();
+        let nodes = entry.approval().given().nodes.iter();
         return nodes
             .map(|id| format!("node:{id} approves nothing: the policy selects its devices"))
             .collect();
     };
     let named = &target.identity;
-    let holders: Vec<&NodeId> = match &entry.binding {
+    let holders: Vec<&NodeId> = match entry.targets().binding() {
         Some(Binding::Ambiguous(nodes)) => nodes.iter().collect(),
         Some(Binding::IdentityChanged { found, .. }) => vec![found],
         _ => return Vec::new(),
     };
     let (matching, mismatched): (Vec<_>, Vec<_>) = entry
-        .approvals
+        .approval()
+        .given()
         .nodes
         .iter()
         .partition(|id| holders.contains(id));

@@ -11,13 +11,17 @@ impl Engine {
     /// Suspects a sign-in for managed devices that the selector of a policy does not match when its devices are
     /// found first: it may have happened while no process compared the device with what it was before.
     pub(super) fn suspect_sign_ins(&mut self, key: &PolicyKey, binding: Option<&Binding>) {
-        let Some(entry) = self.policies.get(key).filter(|it| it.binding.is_none()) else {
+        let Some(entry) = self
+            .policies
+            .get(key)
+            .filter(|it| it.targets().binding().is_none())
+        else {
             return;
         };
         let Some(binding) = binding.filter(|it| matches!(it, Binding::Selector(_))) else {
             return;
         };
-        let managed = entry.needed_record.managed.nodes.iter();
+        let managed = entry.needed_record().managed.nodes.iter();
         let lost = managed.filter(|id| !binding.holds(id) && self.may_be_lost(entry, id));
         let lost: Vec<NodeId> = lost.cloned().collect();
         for id in lost {
@@ -65,7 +69,7 @@ impl Engine {
             return;
         };
         let managed = self.policies.get(key);
-        let managed = managed.map(|entry| &entry.needed_record.managed.nodes);
+        let managed = managed.map(|entry| &entry.needed_record().managed.nodes);
         let notification = Notification::SignedIn {
             node: id.clone(),
             label: device.label().to_string(),

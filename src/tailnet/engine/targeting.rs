@@ -31,7 +31,7 @@ impl Engine {
     fn find_successors(&mut self) {
         let index = self.observed.index();
         let found = self.policies.iter().filter_map(|(key, entry)| {
-            let policy = entry.policy.as_ref().ok()?;
+            let policy = entry.policy().as_ref().ok()?;
             let Target::Device(target) = &policy.target else {
                 return None;
             };
@@ -62,67 +62,71 @@ impl Engine {
         let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let evaluated = entry.evaluated();
+        let evaluated = entry.targets().evaluated();
         let binding = self.find_devices(entry, evaluated.as_ref().map(|(matching, _)| matching));
-        if binding.is_none() && entry.policy.is_ok() && entry.deleting.is_none() {
+        if binding.is_none() && entry.policy().is_ok() && !entry.is_deleting() {
             self.observed.compare_soon();
         }
+        let selector_errors = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let selector_errors = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
-        entry.take_evaluated();
-        if entry.selector_errors != selector_errors {
-            entry.selector_errors = selector_errors;
+        entry.targets_mut().take_evaluated();
+        if entry.targets_mut().set_selector_errors(selector_errors) {
             self.dirty.report(key);
         }
-        // Before the engine forgets anything about the released devices.
-        self.suspect_sign_ins(key, binding.as_ref());
+        self.record_binding(key, binding.as_ref());
+        self.replace_binding(key, binding.as_ref());
+    }
+
+    /// Records which devices a policy targets now, and which it releases, before the engine forgets anything
+    /// about the released ones.
+    fn record_binding(&mut self, key: &PolicyKey, binding: Option<&Binding>) {
+        self.suspect_sign_ins(key, binding);
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         let (index, absence) = (self.observed.index(), self.observed.absence());
         let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
         let waits = |id: &NodeId| self.observed.sign_ins().is_unconfirmed(id);
-        entry.release_unmatched_devices(binding.as_ref(), |id| {
+        entry.release_unmatched_devices(binding, |id| {
             waits(id) || lacking(id) && !absence.is_gone(id)
         });
-        entry.release_unmatched(binding.as_ref(), index, waits, self.observed.lists());
-        let recorded = entry.record_of(binding.as_ref(), self.observed.index());
-        let rivals = entry.rivals_of(binding.as_ref());
-        if entry.needed_record.bound != recorded || entry.needed_record.rivals != rivals {
+        entry.release_unmatched(binding, index, waits, self.observed.lists());
+        let bound = entry.record_of(binding, index);
+        let rivals = entry.rivals_of(binding);
+        if entry.record_binding(bound, rivals) {
             // The plan depends on the recorded owner of the device.
             self.dirty.plan_all(entry.nodes().cloned());
-            entry.needed_record.bound = recorded;
-            entry.needed_record.rivals = rivals;
             self.dirty.report(key);
         }
-        if entry.release_fields(binding.as_ref()) {
+        if entry.release_fields(binding) {
             self.dirty.report(key);
         }
-        let too_many = entry.hold(binding.as_ref(), self.observed.index());
-        let selects = entry.deleting.is_none() && entry.selector().is_some();
+        let too_many = entry.hold(binding, index);
+        let selects = !entry.is_deleting() && entry.selector().is_some();
         self.policies.note_selector(key, selects);
         self.refuse_many(key, too_many);
         self.track_released(key);
+    }
+
+    /// Adopts the devices that a policy targets from now on, and releases those that it no longer does.
+    fn replace_binding(&mut self, key: &PolicyKey, binding: Option<&Binding>) {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        if entry.binding == binding {
+        if entry.targets().binding() == binding {
             return;
         }
-        let before = std::mem::replace(&mut entry.binding, binding.clone());
+        let before = entry.targets_mut().bind(binding.cloned());
         self.dirty.report(key);
-        let targets = |binding: &Option<Binding>, id: &NodeId| {
-            binding.as_ref().is_some_and(|binding| binding.holds(id))
-        };
         for id in before.iter().flat_map(Binding::nodes) {
-            if !targets(&binding, id) {
+            if !binding.is_some_and(|it| it.holds(id)) {
                 self.release_binding(id, key);
             }
         }
-        for id in binding.iter().flat_map(Binding::nodes) {
-            if targets(&before, id) {
+        for id in binding.into_iter().flat_map(Binding::nodes) {
+            if before.as_ref().is_some_and(|it| it.holds(id)) {
                 self.dirty.plan(id);
             } else {
                 self.adopt_device(id, key);
@@ -136,8 +140,8 @@ impl Engine {
         entry: &PolicyEntry,
         matching: Option<&BTreeSet<NodeId>>,
     ) -> Option<Binding> {
-        let policy = entry.policy.as_ref().ok()?;
-        if entry.deleting.is_some() {
+        let policy = entry.policy().as_ref().ok()?;
+        if entry.is_deleting() {
             return None;
         }
         if policy.selector().is_some() {
@@ -157,8 +161,8 @@ impl Engine {
         }
         let binding = bind_policy(
             policy,
-            &entry.needed_record,
-            &entry.approvals,
+            entry.needed_record(),
+            entry.approval().given(),
             self.observed.index(),
         );
         let claimed = matches!(
@@ -170,7 +174,8 @@ impl Engine {
             Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
             _ => None,
         };
-        let new = found.filter(|id| bound != Some(*id) && !entry.approvals.nodes.contains(*id));
+        let new =
+            found.filter(|id| bound != Some(*id) && !entry.approval().given().nodes.contains(*id));
         let rivals = self.lacking_rivals(entry);
         let is_doubtful = match &binding {
             // A list can lack all devices of the name.
@@ -219,7 +224,7 @@ impl Engine {
     /// Releases a device that a policy no longer targets.
     pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
         if let Some(entry) = self.policies.get_mut(key) {
-            entry.drop_device(id);
+            entry.approval_mut().drop_device(id);
             let next = entry.end_turn(id);
             self.dirty.plan_all(next);
         }
@@ -236,7 +241,7 @@ impl Engine {
             if self
                 .policies
                 .get(&key)
-                .is_some_and(PolicyEntry::is_first_evaluated)
+                .is_some_and(|entry| entry.targets().is_first_evaluated())
             {
                 // Nothing is decided from a part of the devices (docs/decisions/0012).
                 self.dirty.rebind_later(&key);
@@ -256,25 +261,16 @@ impl Engine {
         };
         // In a new term, a device may leave with the first list: its record must be restored before.
         entry.meet_devices(self.observed.index(), self.observed.lists());
-        let Some(Binding::Selector(nodes)) = &mut entry.binding else {
+        let Some(moved) = entry.targets_mut().rematch(id, comparison) else {
             return;
         };
         let (matches, is_unknown) = (
             comparison == Comparison::Matches,
             comparison == Comparison::Unknown,
         );
-        let has_changed = if matches {
-            nodes.insert(id.clone())
-        } else {
-            nodes.remove(id)
-        };
-        let reported = if is_unknown {
-            entry.selector_errors.insert(id.clone())
-        } else {
-            entry.selector_errors.remove(id)
-        };
-        let left = !matches && !is_unknown && entry.needed_record.managed.nodes.contains(id);
-        if has_changed || reported {
+        let has_changed = moved.has_moved;
+        let left = !matches && !is_unknown && entry.needed_record().managed.nodes.contains(id);
+        if has_changed || moved.has_other_error {
             self.dirty.report(key);
         }
         let is_lost = !matches && !is_unknown && (has_changed || left);
@@ -318,8 +314,7 @@ impl Engine {
         now: Duration,
     ) -> Comparison {
         let entry = self.policies.get(key);
-        let Some(Binding::Selector(members)) = entry.and_then(|entry| entry.binding.as_ref())
-        else {
+        let Some(members) = entry.and_then(|entry| entry.targets().selected()) else {
             return comparison;
         };
         let is_member = members.contains(id);
@@ -353,7 +348,7 @@ impl Engine {
         let mut waited = false;
         for key in keys {
             let entry = self.policies.get_mut(key);
-            waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
+            waited |= entry.is_some_and(|entry| entry.targets_mut().end_waiting());
         }
         if waited {
             self.dirty.step_all(self.devices.ids().cloned());

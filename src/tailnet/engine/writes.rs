@@ -50,7 +50,7 @@ impl Engine {
             self.finish_action(difference);
             for owner in difference.owners() {
                 if let Some(entry) = self.policies.get_mut(owner) {
-                    entry.done(difference);
+                    entry.approval_mut().done(difference);
                 }
             }
             self.note_change(difference, now);
@@ -68,7 +68,7 @@ impl Engine {
         }
         for owner in difference.owners() {
             if let Some(entry) = self.policies.get_mut(owner) {
-                entry.changed_at = Some(now.wall);
+                entry.note_change(now.wall);
             }
             let reported = self.reported_as(difference, owner);
             self.notify(owner, Notification::Changed(Box::new(reported)));

@@ -5,9 +5,7 @@
 //! | `simulation` | the world: a tailnet's API, the objects in Kubernetes, a clock, and what must always hold |
 //! | `histories` | random runs, each decided by its seed |
 //! | `cases` | one short run for each rule |
-//! | `parts` | the parts of a policy's entry, without an engine |
 
 mod cases;
 mod histories;
-mod parts;
-mod simulation;
+pub(super) mod simulation;

@@ -1,6 +1,6 @@
 //! Selectors whose evaluation takes more than one step.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Broken, World,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Binding, DesiredSettings, Guardrails, Mode, Policy, PolicyKey, Selector, Target},
+    plan::{DesiredSettings, Guardrails, Mode, Policy, PolicyKey, Selector, Target},
     tailnet::{Input, Request, Term},
 };
 
@@ -53,10 +53,8 @@ fn settle(world: &mut World) {
 }
 
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
-    match &world.engine.policies().get(key).unwrap().binding {
-        Some(Binding::Selector(nodes)) => Some(nodes.len()),
-        _ => None,
-    }
+    let entry = world.engine.policies().get(key).unwrap();
+    entry.targets().selected().map(BTreeSet::len)
 }
 
 #[test]
@@ -227,7 +225,8 @@ fn a_denied_policy_is_compared_with_no_device() {
             .policies()
             .get(&key)
             .unwrap()
-            .evaluation
+            .targets()
+            .evaluation()
             .is_some()
     );
     world.settings.guardrails = Guardrails::of_namespace("tsdp-system");
@@ -239,7 +238,8 @@ fn a_denied_policy_is_compared_with_no_device() {
             .policies()
             .get(&key)
             .unwrap()
-            .evaluation
+            .targets()
+            .evaluation()
             .is_none()
     );
     assert!(!world.engine.is_evaluating());

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::builders::{attributes, fleet, key};
+use crate::tailnet::tests::simulation::builders::{attributes, fleet, key};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Capacity, DeviceIndex, Policy},
@@ -19,7 +19,7 @@ fn keys(names: &[&str]) -> BTreeSet<AttributeKey> {
 }
 
 fn owned(entry: &PolicyEntry, number: usize) -> BTreeSet<AttributeKey> {
-    let owned = entry.needed_record.owned.known_at(&node_id(number));
+    let owned = entry.needed_record().owned.known_at(&node_id(number));
     owned.cloned().unwrap_or_default()
 }
 
@@ -85,6 +85,6 @@ fn beyond_the_capacity_of_the_record_nothing_is_owned() {
     let mut entry = entry();
     entry.adopt(&node_id(0), &keys(&["a"]), &BTreeSet::new());
     assert!(entry.record(&index(&[0]), Capacity::default()).is_empty());
-    assert!(entry.keys.unrecorded.is_empty());
+    assert_eq!(entry.unrecorded(), 0);
     assert_eq!(owned(&entry, 0), keys(&["a"]));
 }

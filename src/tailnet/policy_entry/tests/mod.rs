@@ -1,17 +1,14 @@
 //! Each part of a policy's entry alone: small inputs, no engine.
 
 mod actions;
-mod approvals;
-mod evaluation;
+mod approval;
+mod entry;
 mod owned;
-mod policy_entry;
 mod release;
+mod targets;
 
-use super::simulation::builders;
-use crate::{
-    plan::{Approvals, Policy, PolicyInput, PolicyRecord, StatusState},
-    tailnet::policy_entry::PolicyEntry,
-};
+use super::PolicyEntry;
+use crate::plan::{Approvals, Policy, PolicyInput, PolicyRecord, StatusState};
 
 /// A policy as it is declared first, with this record in its status.
 fn input(policy: Policy, record: PolicyRecord) -> PolicyInput {

@@ -1,6 +1,7 @@
 use jiff::{SignedDuration, Timestamp};
 
-use super::{builders::fleet, entry};
+use super::entry;
+use crate::tailnet::tests::simulation::builders::fleet;
 use crate::{
     model::Device,
     plan::{DeleteInactive, DesiredSettings},
@@ -39,7 +40,7 @@ fn an_expiry_that_was_begun_is_found_done_once_the_key_has_expired() {
     let later = NOW + SignedDuration::from_hours(1);
     let mut entry = expiring(at);
     assert!(entry.found_done(&expiring_at(at), NOW).is_none());
-    assert!(entry.records().begin_expiry(at, &node_id(0), Some(later)));
+    assert!(entry.begin_expiry(at, &node_id(0), Some(later)));
     // The key has not expired.
     assert!(entry.found_done(&expiring_at(later), NOW).is_none());
     assert!(entry.found_done(&expiring_at(at), NOW).is_some());
@@ -76,33 +77,34 @@ fn devices_take_turns_up_to_the_number_of_a_day() {
     let mut entry = deleting();
     assert_eq!(entry.update_turn(&away(0, 48), false, NOW), None);
     assert_eq!(entry.update_turn(&away(1, 48), false, NOW), None);
-    assert!(entry.actions.has_turn(&node_id(0)) && !entry.actions.has_turn(&node_id(1)));
-    assert!(entry.actions.waiting().eq([&node_id(1)]));
+    assert!(
+        entry.deletion_queue().has_turn(&node_id(0))
+            && !entry.deletion_queue().has_turn(&node_id(1))
+    );
+    assert!(entry.deletion_queue().waiting().eq([&node_id(1)]));
     // A device that comes back gives its turn away.
     assert_eq!(entry.update_turn(&away(0, 1), false, NOW), Some(node_id(1)));
     entry.update_turn(&away(1, 48), false, NOW);
-    assert!(entry.actions.has_turn(&node_id(1)));
+    assert!(entry.deletion_queue().has_turn(&node_id(1)));
 }
 
 #[test]
 fn a_deletion_that_was_begun_counts_for_a_day() {
     let mut entry = deleting();
     assert!(entry.may_begin_deletion(&node_id(0), NOW));
-    entry
-        .records()
-        .begin_deletion(&node_id(0), "fra".to_owned(), NOW);
+    entry.begin_deletion(&node_id(0), "fra".to_owned(), NOW);
     assert!(!entry.may_begin_deletion(&node_id(1), NOW));
     entry.update_turn(&away(1, 48), false, NOW);
-    assert!(!entry.actions.has_turn(&node_id(1)));
+    assert!(!entry.deletion_queue().has_turn(&node_id(1)));
     assert!(entry.may_begin_deletion(&node_id(1), NOW + SignedDuration::from_hours(25)));
 }
 
 #[test]
 fn deletions_by_a_deleted_policy_count_for_its_successor() {
     let mut entry = deleting();
-    entry.actions.inherit(1);
+    entry.inherit_deletions(1);
     entry.update_turn(&away(0, 48), false, NOW);
-    assert!(!entry.actions.has_turn(&node_id(0)));
+    assert!(!entry.deletion_queue().has_turn(&node_id(0)));
     assert!(!entry.may_begin_deletion(&node_id(0), NOW));
 }
 
@@ -110,6 +112,6 @@ fn deletions_by_a_deleted_policy_count_for_its_successor() {
 fn a_device_that_a_guardrail_protects_takes_no_turn() {
     let mut entry = deleting();
     entry.update_turn(&away(0, 48), true, NOW);
-    assert!(!entry.actions.has_turn(&node_id(0)));
-    assert_eq!(entry.actions.waiting().count(), 0);
+    assert!(!entry.deletion_queue().has_turn(&node_id(0)));
+    assert_eq!(entry.deletion_queue().waiting().count(), 0);
 }

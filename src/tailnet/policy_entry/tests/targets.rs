@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::builders::{fleet, tag, tags};
+use crate::tailnet::tests::simulation::builders::{fleet, tag, tags};
 use crate::{
     model::{Device, NodeId},
     plan::{AllowedRules, Binding, DeviceIndex, Selector},
@@ -56,14 +56,19 @@ fn a_share_ends_in_the_middle_and_the_next_one_goes_on() {
 fn once_in_force_a_device_is_matched_again_alone_and_pending_until_that_counts() {
     let index = index(4);
     let mut policy = super::entry(fleet(tags(&["tag:a"])));
-    let mut first = evaluation(&index);
-    first.advance(&index, 1_000_000);
-    policy.evaluation = Some(first);
-    let (matching, failing) = policy.evaluated().unwrap();
+    policy
+        .targets_mut()
+        .begin_evaluation(selector(), AllowedRules::default(), &index);
+    policy
+        .targets_mut()
+        .evaluation_mut()
+        .unwrap()
+        .advance(&index, 1_000_000);
+    let (matching, failing) = policy.targets().evaluated().unwrap();
     assert_eq!((matching.clone(), failing.len()), (nodes(&[0, 2]), 0));
-    policy.take_evaluated();
-    policy.binding = Some(Binding::Selector(matching));
-    let evaluation = policy.evaluation.as_mut().unwrap();
+    policy.targets_mut().take_evaluated();
+    policy.targets_mut().bind(Some(Binding::Selector(matching)));
+    let evaluation = policy.targets_mut().evaluation_mut().unwrap();
     assert!(!evaluation.is_first() && !evaluation.is_pending(&node_id(1)));
     evaluation.rematch(&nodes(&[1]));
     assert!(evaluation.is_pending(&node_id(1)) && !evaluation.is_pending(&node_id(0)));
@@ -73,7 +78,7 @@ fn once_in_force_a_device_is_matched_again_alone_and_pending_until_that_counts()
     let found: Vec<_> = evaluation.take_found().into_iter().collect();
     assert_eq!(found, [(node_id(1), Comparison::DoesNotMatch)]);
     assert!(!evaluation.is_pending(&node_id(1)));
-    assert_eq!(policy.evaluated().unwrap().0, nodes(&[0, 2]));
+    assert_eq!(policy.targets().evaluated().unwrap().0, nodes(&[0, 2]));
 }
 
 #[test]
@@ -89,13 +94,15 @@ fn an_edit_that_is_set_aside_is_intended_and_not_in_force() {
     let index = index(1);
     let (before, edited) = (fleet(tags(&["tag:a"])), fleet(tags(&["tag:b"])));
     let mut policy = super::entry(before.clone());
-    let mut evaluation = evaluation(&index);
+    policy
+        .targets_mut()
+        .begin_evaluation(selector(), AllowedRules::default(), &index);
+    let evaluation = policy.targets_mut().evaluation_mut().unwrap();
     evaluation.set_aside(Ok(edited.clone()));
-    policy.evaluation = Some(evaluation);
-    assert!(policy.is_set_aside() && policy.is_first_evaluated());
+    assert!(policy.targets().is_set_aside() && policy.targets().is_first_evaluated());
     assert_eq!(policy.intended(), &Ok(edited));
-    assert_eq!(policy.policy, Ok(before));
+    assert_eq!(*policy.policy(), Ok(before));
     // The next edit replaces it.
-    policy.note_edit(None);
-    assert!(!policy.is_set_aside());
+    policy.targets_mut().note_edit(None);
+    assert!(!policy.targets().is_set_aside());
 }

@@ -1,7 +1,12 @@
-use super::builders::{policy, tags};
+use std::collections::BTreeMap;
+
+use crate::tailnet::tests::simulation::builders::{policy, tags};
 use crate::{
     model::SettingValue,
-    plan::{ApprovedOn, Change, Changes, DevicePlan, Difference, FrozenPlan, PolicyKey, Why},
+    plan::{
+        Approvals, ApprovedOn, Change, Changes, DevicePlan, Difference, Field, FrozenPlan,
+        PolicyKey, Why,
+    },
     tailnet::{policy_entry::PolicyEntry, tests::simulation::model::node_id},
 };
 
@@ -26,18 +31,29 @@ fn changes() -> Changes {
 fn entry() -> PolicyEntry {
     let policy = policy(0, tags(&[]));
     let mut entry = super::entry(policy.clone());
-    entry.frozen_plan = FrozenPlan::freeze(&policy, 0, ApprovedOn::Policy, changes());
-    entry.approved = changes();
-    entry.approved_over_limit = changes();
+    for on in [ApprovedOn::Policy, ApprovedOn::Tailnet] {
+        let plan = FrozenPlan::freeze(&policy, 0, on, changes()).unwrap();
+        let given = Approvals {
+            plans: [plan.hash.clone()].into(),
+            ..Approvals::default()
+        };
+        entry.freeze(plan);
+        entry.approval_mut().set_given(given.clone());
+        assert!(entry.use_approval(&given).is_some());
+    }
+    entry.approval_mut().set_given(Approvals::default());
+    entry.freeze(FrozenPlan::freeze(&policy, 2, ApprovedOn::Policy, changes()).unwrap());
     entry
 }
 
-/// Whether anything is approved or pending approval.
+/// Whether anything is pending approval, approved on the policy, or approved over the limit.
 fn has_any(entry: &PolicyEntry) -> [bool; 3] {
+    let state = entry.approval().state(&node_id(0), false);
+    let any = |changes: Option<&BTreeMap<Field, Change>>| changes.is_some_and(|it| !it.is_empty());
     [
-        entry.frozen_plan.is_some(),
-        !entry.approved.is_empty(),
-        !entry.approved_over_limit.is_empty(),
+        entry.approval().frozen_plan().is_some(),
+        any(state.approved),
+        any(state.exempt_from_limit),
     ]
 }
 
@@ -52,22 +68,30 @@ fn plan(asked: Option<Change>) -> DevicePlan {
 #[test]
 fn an_approval_covers_a_change_as_long_as_it_is_needed_unaltered() {
     let mut entry = entry();
-    entry.drop_changed(&key(), &node_id(0), &plan(Some(authorize(true))));
+    entry
+        .approval_mut()
+        .drop_changed(&key(), &node_id(0), &plan(Some(authorize(true))));
     assert_eq!(has_any(&entry), [true; 3]);
     // Another device has changed.
-    entry.drop_changed(&key(), &node_id(1), &plan(None));
+    entry
+        .approval_mut()
+        .drop_changed(&key(), &node_id(1), &plan(None));
     assert_eq!(has_any(&entry), [true; 3]);
-    entry.drop_changed(&key(), &node_id(0), &plan(Some(authorize(false))));
+    entry
+        .approval_mut()
+        .drop_changed(&key(), &node_id(0), &plan(Some(authorize(false))));
     assert_eq!(has_any(&entry), [false; 3]);
     // The approval does not come back with the difference.
-    entry.drop_changed(&key(), &node_id(0), &plan(Some(authorize(true))));
+    entry
+        .approval_mut()
+        .drop_changed(&key(), &node_id(0), &plan(Some(authorize(true))));
     assert_eq!(has_any(&entry), [false; 3]);
 }
 
 #[test]
 fn a_change_that_was_made_needs_another_approval_if_it_differs_again() {
     let mut entry = entry();
-    entry.done(&Difference {
+    entry.approval_mut().done(&Difference {
         node: node_id(0),
         device: String::new(),
         change: authorize(true),
@@ -82,15 +106,15 @@ fn a_change_that_was_made_needs_another_approval_if_it_differs_again() {
 #[test]
 fn a_device_that_is_no_longer_targeted_leaves_the_plan() {
     let mut entry = entry();
-    entry.drop_device(&node_id(1));
+    entry.approval_mut().drop_device(&node_id(1));
     assert_eq!(has_any(&entry), [true; 3]);
-    entry.drop_device(&node_id(0));
+    entry.approval_mut().drop_device(&node_id(0));
     assert_eq!(has_any(&entry), [false; 3]);
 }
 
 #[test]
 fn an_edit_discards_what_was_held_and_approved() {
     let mut entry = entry();
-    entry.discard();
+    entry.approval_mut().discard();
     assert_eq!(has_any(&entry), [false; 3]);
 }

@@ -13,58 +13,38 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{absence::Absence, mutants::mutant, policy_entry::PolicyEntry};
+use super::{PolicyEntry, key_record::KeyRecord};
 use crate::{
     model::{AttributeKey, Device, NodeId},
     plan::{Binding, Capacity, Deletion, DeviceIndex, Mode, OwnedKeys, OwnedRecord, Policy},
+    tailnet::{absence::Absence, mutants::mutant},
 };
 
-/// The record of the keys that a policy owns.
-#[derive(Debug, Default)]
-pub(super) struct KeyRecord {
-    /// The record in the status, or in the next report.
-    pub record: Arc<OwnedRecord>,
-    /// The keys that the record was made from.
-    of: Option<Arc<OwnedKeys>>,
-    /// Keys that will be set for the first time, by device: the policy owns them from the request on. If the
-    /// request is held before it is sent, the policy has not come to own them.
-    unsent: BTreeMap<NodeId, BTreeSet<AttributeKey>>,
-    /// Devices for which the record has no capacity, so that the policy owns nothing there.
-    pub unrecorded: BTreeSet<NodeId>,
-    /// Devices that are missing, with the number of the first list that lacks them.
-    absent: BTreeMap<NodeId, u64>,
-    /// The number of the list whose devices were matched with the record first.
-    met_at: u64,
-}
-
-impl KeyRecord {
-    /// The policy released all of its keys.
-    pub fn forget_unsent(&mut self) {
-        self.unsent.clear();
-        self.absent.clear();
-    }
-}
-
 impl PolicyEntry {
+    /// The record of the owned keys, as of the last report.
+    pub const fn owned_record(&self) -> &Arc<OwnedRecord> {
+        self.keys.record()
+    }
+
+    /// The number of devices for which the record has no capacity.
+    pub fn unrecorded(&self) -> usize {
+        self.keys.unrecorded()
+    }
+
     fn owned(&mut self) -> &mut OwnedKeys {
-        Arc::make_mut(&mut self.needed_record.owned)
+        Arc::make_mut(&mut self.records.needed_mut().owned)
     }
 
     /// Restores the owned keys from the status, for the devices of the first list.
     pub fn meet_devices(&mut self, index: &DeviceIndex, list: u64) {
-        let Some(record) = self.needed_record.owned.unmet().cloned() else {
+        let Some(record) = self.needed_record().owned.unmet().cloned() else {
             return;
         };
-        if !self.needed_record.owned.is_new() {
+        if !self.needed_record().owned.is_new() {
             return;
         }
-        self.owned().meet_all(index);
-        self.durable_record.owned = Arc::clone(&self.needed_record.owned);
-        self.keys = KeyRecord {
-            record,
-            met_at: list,
-            ..KeyRecord::default()
-        };
+        self.records.meet_all(index);
+        self.keys = KeyRecord::met(record, list);
     }
 
     /// Releases the devices that the policy no longer targets: it owns nothing there. A device on which the
@@ -81,23 +61,23 @@ impl PolicyEntry {
             return;
         }
         let mut released: Vec<NodeId> = Vec::new();
-        for id in self.needed_record.owned.nodes() {
+        for id in self.records.needed().owned.nodes() {
             match binding {
                 Some(Binding::Device(target)) if id != target => released.push(id.clone()),
                 Some(Binding::Selector(nodes))
-                    if nodes.contains(id) || self.selector_errors.contains(id) => {}
+                    if nodes.contains(id) || self.targets.has_error(id) => {}
                 // A list that lacks the device decides nothing (docs/decisions/0013).
                 Some(Binding::Selector(_)) if index.get(id).is_none() => {
-                    self.keys.absent.entry(id.clone()).or_insert(list);
+                    self.keys.note_absent(id, list);
                 }
                 Some(Binding::Selector(_))
-                    if self.needed_record.managed.nodes.contains(id) && waits(id) => {}
+                    if self.records.needed().managed.nodes.contains(id) && waits(id) => {}
                 Some(Binding::Selector(_)) => released.push(id.clone()),
                 _ => {}
             }
         }
         for id in &released {
-            self.keys.unsent.remove(id);
+            self.keys.take_unsent(id);
             self.owned().release(id);
         }
     }
@@ -105,7 +85,7 @@ impl PolicyEntry {
     /// A device that was released under `Clear`, and is not cleared yet, is targeted again: the policy owns
     /// its keys there as before.
     pub fn reclaim(&mut self, id: &NodeId) {
-        let keys = self.needed_record.managed.due(id).keys;
+        let keys = self.needed_record().managed.due(id).keys;
         if !keys.is_empty() {
             self.owned().add(id, keys);
         }
@@ -117,42 +97,33 @@ impl PolicyEntry {
         let matches = matches || self.is_invalid();
         match device {
             Some(device) => {
-                if self.needed_record.owned.unmet().is_some() {
+                if self.needed_record().owned.unmet().is_some() {
                     self.owned().meet(device);
                 }
-                self.keys.absent.remove(id);
-                if !matches && self.needed_record.owned.known_at(id).is_some() {
+                self.keys.note_present(id);
+                if !matches && self.needed_record().owned.known_at(id).is_some() {
                     self.owned().release(id);
                 }
             }
-            None if self.needed_record.owned.known_at(id).is_some() => {
-                self.keys.absent.entry(id.clone()).or_insert(list);
+            None if self.needed_record().owned.known_at(id).is_some() => {
+                self.keys.note_absent(id, list);
             }
             None => {}
         }
         if !matches {
-            self.keys.unsent.remove(id);
-            self.keys.unrecorded.remove(id);
+            self.keys.forget(id);
         }
     }
 
     /// Releases devices that are proven gone. Returns whether there are any.
     pub fn release_absent(&mut self, index: &DeviceIndex, absence: &Absence, list: u64) -> bool {
-        if self.needed_record.owned.unmet().is_some() && list > self.keys.met_at + 1 {
+        if self.needed_record().owned.unmet().is_some() && self.keys.is_after_first_lists(list) {
             self.owned().forget_record();
         }
         if self.is_invalid() {
             return false;
         }
-        let mut gone: Vec<NodeId> = Vec::new();
-        self.keys.absent.retain(|id, first| {
-            let is_absent = index.get(id).is_none();
-            let is_gone = is_absent && list > *first && absence.is_gone(id);
-            if is_gone {
-                gone.push(id.clone());
-            }
-            is_absent && !is_gone
-        });
+        let gone = self.keys.take_gone(index, absence, list);
         for id in &gone {
             self.owned().release(id);
         }
@@ -169,8 +140,8 @@ impl PolicyEntry {
         let expired = declared.filter(|(_, desired)| desired.has_expired(now));
         let mut expired: BTreeSet<AttributeKey> = expired.map(|(key, _)| key.clone()).collect();
         // A key may have expired, and been taken out of the spec, while no controller ran.
-        expired.extend(self.needed_record.key_expiries.expired(now));
-        if !expired.is_disjoint(&self.needed_record.owned.names()) {
+        expired.extend(self.needed_record().key_expiries.expired(now));
+        if !expired.is_disjoint(&self.needed_record().owned.names()) {
             self.owned().disown(&expired);
         }
     }
@@ -185,17 +156,17 @@ impl PolicyEntry {
             (Mode::Enforce | Mode::Approve, Some(declared)) => declared,
             _ => &BTreeMap::new(),
         };
-        let before = &self.needed_record.key_expiries;
-        let after = before.after(declared, &self.needed_record.owned.names());
+        let before = &self.needed_record().key_expiries;
+        let after = before.after(declared, &self.needed_record().owned.names());
         let has_changed = after != *before;
-        self.needed_record.key_expiries = after;
+        self.records.needed_mut().key_expiries = after;
         has_changed
     }
 
     /// Drops keys that the policy would have set for the first time and no longer declares: a value that the
     /// device has by now is not the policy's. Not while a request is in flight that may set them.
     pub fn drop_never_set(&mut self, id: &NodeId) {
-        let (Ok(policy), Some(unsent)) = (&self.policy, self.keys.unsent.get(id)) else {
+        let (Ok(policy), Some(unsent)) = (&self.policy, self.keys.unsent(id)) else {
             return;
         };
         let declared = policy.desired.attributes.as_ref();
@@ -206,7 +177,7 @@ impl PolicyEntry {
         }
         let still = still.into_iter().cloned().collect();
         let dropped: BTreeSet<AttributeKey> = dropped.into_iter().cloned().collect();
-        self.keys.unsent.insert(id.clone(), still);
+        self.keys.set_unsent(id, still);
         self.owned().retain(id, |key| !dropped.contains(key));
     }
 
@@ -216,9 +187,9 @@ impl PolicyEntry {
         let clears = |policy: &Policy| policy.clears() && policy.desired.attributes.is_none();
         let is_due = self.policy.as_ref().is_ok_and(clears)
             && !self.is_invalid()
-            && self.needed_record.owned.known_at(id).is_some();
+            && self.needed_record().owned.known_at(id).is_some();
         if is_due {
-            self.needed_record.clear_keys(id);
+            self.records.needed_mut().clear_keys(id);
         }
         is_due
     }
@@ -230,7 +201,7 @@ impl PolicyEntry {
         kept: impl Fn(&Policy, &AttributeKey) -> bool,
         expired: impl Fn(&Policy, &AttributeKey) -> bool,
     ) {
-        let (Ok(policy), Some(owned)) = (&self.policy, self.needed_record.owned.known_at(id))
+        let (Ok(policy), Some(owned)) = (&self.policy, self.needed_record().owned.known_at(id))
         else {
             return;
         };
@@ -255,66 +226,48 @@ impl PolicyEntry {
         managed: &BTreeSet<AttributeKey>,
         open: &BTreeSet<AttributeKey>,
     ) -> bool {
-        if let Some(unsent) = self.keys.unsent.remove(id) {
+        if let Some(unsent) = self.keys.take_unsent(id) {
             let held: BTreeSet<_> = unsent.difference(managed).cloned().collect();
             let unsent: BTreeSet<_> = unsent.intersection(open).cloned().collect();
             if !held.is_empty() {
                 self.owned().retain(id, |key| !held.contains(key));
             }
-            if !unsent.is_empty() {
-                self.keys.unsent.insert(id.clone(), unsent);
-            }
+            self.keys.set_unsent(id, unsent);
         }
         let everywhere =
-            mutant!(KeysAreOwnedByPolicy).then(|| managed | &self.needed_record.owned.names());
+            mutant!(KeysAreOwnedByPolicy).then(|| managed | &self.needed_record().owned.names());
         let managed = everywhere.as_ref().unwrap_or(managed);
-        let known = self.needed_record.owned.known_at(id);
+        let known = self.needed_record().owned.known_at(id);
         let is_new = |key: &&AttributeKey| !known.is_some_and(|known| known.contains(*key));
         let new: BTreeSet<AttributeKey> = managed.iter().filter(is_new).cloned().collect();
         // A key without room in the record would be owned only until the next start.
-        if new.is_empty() || self.keys.unrecorded.contains(id) {
+        if new.is_empty() || self.keys.is_unrecorded(id) {
             return false;
         }
-        let unsent: Vec<AttributeKey> = new.intersection(open).cloned().collect();
-        if !unsent.is_empty() {
-            self.keys
-                .unsent
-                .entry(id.clone())
-                .or_default()
-                .extend(unsent);
-        }
+        let unsent = new.intersection(open).cloned().collect();
+        self.keys.add_unsent(id, unsent);
         self.owned().add(id, new);
         true
     }
 
     /// A request that sets attributes of a device was sent for the policy.
     pub fn attributes_sent(&mut self, id: &NodeId) {
-        self.keys.unsent.remove(id);
+        self.keys.take_unsent(id);
     }
 
     /// Makes the record again if something has changed. Returns the devices that exceed its capacity.
     pub fn record(&mut self, index: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
-        if let Some(record) = self.needed_record.owned.untouched() {
-            self.keys.record = Arc::clone(record);
+        let owned = Arc::clone(&self.needed_record().owned);
+        if let Some(record) = owned.untouched() {
+            self.keys.keep(record);
             return BTreeSet::new();
         }
-        let of = self.keys.of.as_ref();
-        // The pointers first, as the records of ten thousand devices take time to compare.
-        let is_same = of.is_some_and(|of| {
-            Arc::ptr_eq(of, &self.needed_record.owned) || *of == self.needed_record.owned
-        }) || (self.keys.record.numbers.is_some()
-            && self.keys.record.says(&self.needed_record.owned, index));
-        let mut left_out = BTreeSet::new();
-        if !is_same {
-            let (record, without_room) = OwnedRecord::of(&self.needed_record.owned, index, room);
-            self.keys.record = Arc::new(record);
-            left_out = without_room;
-            for id in &left_out {
-                self.owned().release(id);
-            }
-            self.keys.unrecorded.extend(left_out.iter().cloned());
+        let left_out = self.keys.make(&owned, index, room);
+        for id in &left_out {
+            self.owned().release(id);
         }
-        self.keys.of = Some(Arc::clone(&self.needed_record.owned));
+        let owned = Arc::clone(&self.needed_record().owned);
+        self.keys.note_made_of(&owned);
         left_out
     }
 }

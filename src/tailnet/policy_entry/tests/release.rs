@@ -1,9 +1,7 @@
 use std::collections::BTreeSet;
 
-use super::{
-    builders::{attributes, clearing, fleet, key, tags},
-    entry, invalid_entry,
-};
+use super::{entry, invalid_entry};
+use crate::tailnet::tests::simulation::builders::{attributes, clearing, fleet, key, tags};
 use crate::{
     model::NodeId,
     plan::{Binding, PolicyRecord},
@@ -28,7 +26,7 @@ fn managing() -> PolicyEntry {
 }
 
 fn released(entry: &PolicyEntry) -> Vec<NodeId> {
-    let released = entry.needed_record.managed.released_devices();
+    let released = entry.needed_record().managed.released_devices();
     released.into_iter().cloned().collect()
 }
 
@@ -36,20 +34,20 @@ fn released(entry: &PolicyEntry) -> Vec<NodeId> {
 fn under_clear_the_devices_are_recorded_and_under_retain_they_are_not() {
     let entry = managing();
     assert!(entry.clears() && !entry.retains());
-    assert_eq!(entry.needed_record.managed.nodes.len(), 2);
+    assert_eq!(entry.needed_record().managed.nodes.len(), 2);
     let mut retaining = super::entry(fleet(attributes(&[("a", "1")])));
     assert!(
         !retaining.hold(Some(&selected(&[0])), &crate::plan::DeviceIndex::default())
             && retaining.retains()
     );
-    assert!(retaining.needed_record.managed.is_empty());
+    assert!(retaining.needed_record().managed.is_empty());
 }
 
 #[test]
 fn a_policy_that_puts_nothing_clearable_on_its_devices_records_none() {
     let mut entry = entry(clearing(tags(&["tag:a"])));
     assert!(!entry.hold(Some(&selected(&[0])), &crate::plan::DeviceIndex::default()));
-    assert!(entry.needed_record.managed.is_empty());
+    assert!(entry.needed_record().managed.is_empty());
 }
 
 #[test]
@@ -67,7 +65,7 @@ fn a_device_that_no_longer_matches_is_released_unless_it_may_return() {
 #[test]
 fn a_device_on_which_the_expression_fails_is_kept() {
     let mut entry = managing();
-    entry.selector_errors.insert(node_id(1));
+    entry.targets_mut().set_selector_errors([node_id(1)].into());
     entry.release_unmatched_devices(Some(&selected(&[0])), |_| false);
     assert!(released(&entry).is_empty());
 }
@@ -75,11 +73,11 @@ fn a_device_on_which_the_expression_fails_is_kept() {
 #[test]
 fn an_invalid_spec_releases_nothing() {
     let record = PolicyRecord {
-        managed: managing().needed_record.managed,
+        managed: managing().take_managed(),
         ..PolicyRecord::default()
     };
     let mut entry = invalid_entry(clearing(attributes(&[("a", "1")])), record);
     entry.release_unmatched_devices(Some(&selected(&[])), |_| false);
-    assert_eq!(entry.needed_record.managed.nodes.len(), 2);
+    assert_eq!(entry.needed_record().managed.nodes.len(), 2);
     assert!(!entry.retains());
 }

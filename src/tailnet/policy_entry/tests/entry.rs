@@ -1,6 +1,6 @@
-use super::{
-    builders::{attributes, blank, hostname, policy, policy_key, tags},
-    entry, input, invalid_entry, recorded_entry,
+use super::{entry, input, invalid_entry, recorded_entry};
+use crate::tailnet::tests::simulation::builders::{
+    attributes, blank, hostname, policy, policy_key, tags,
 };
 use crate::{
     plan::{Binding, Bound, DeviceIndex, Owner, Policy, PolicyInput, PolicyRecord, StatusState},
@@ -56,7 +56,7 @@ fn the_record_of_the_bound_device_changes_only_if_another_one_is_found() {
 #[test]
 fn a_policy_may_change_the_devices_that_it_targets_and_those_that_it_must_clear() {
     let mut entry = entry(policy(0, attributes(&[("a", "1")])));
-    entry.binding = Some(Binding::Device(node_id(0)));
+    entry.targets_mut().bind(Some(Binding::Device(node_id(0))));
     assert!(entry.managed().into_iter().eq([&node_id(0)]));
     assert!(entry.nodes().eq([&node_id(0)]));
 }
@@ -69,7 +69,7 @@ fn a_reconcile_is_requested_until_the_status_names_the_request() {
     };
     let mut entry = PolicyEntry::new(declared, Ok(policy(0, tags(&[]))));
     assert!(entry.asks_for_reconcile());
-    entry.needed_record.handled = Some("now".to_owned());
+    entry.finish_request();
     assert!(!entry.asks_for_reconcile());
 }
 
@@ -85,18 +85,18 @@ fn without_a_finalizer_the_record_of_managed_devices_is_not_durable() {
         ..input(policy(0, tags(&[])), record.clone())
     };
     let entry = PolicyEntry::new(declared, Ok(policy(0, tags(&[]))));
-    assert!(entry.durable_record.managed.is_empty());
-    assert!(!entry.durable_record.covers(&entry.needed_record));
+    assert!(!entry.records().are_durable());
     let kept = recorded_entry(policy(0, tags(&[])), record);
-    assert!(kept.durable_record.covers(&kept.needed_record));
+    assert!(kept.records().are_durable());
 }
 
 #[test]
 fn another_term_starts_with_the_record_that_is_stored() {
     let mut entry = recorded_entry(policy(0, tags(&[])), bound(3, NAMED));
-    entry.needed_record = bound(0, NAMED);
-    entry.durable_record = bound(0, NAMED);
+    let other = bound(0, NAMED);
+    entry.record_binding(other.bound.clone(), None);
+    entry.confirm(other);
     entry.start_term();
-    assert_eq!(entry.needed_record, bound(3, NAMED));
-    assert_eq!(entry.durable_record, bound(3, NAMED));
+    assert_eq!(*entry.needed_record(), bound(3, NAMED));
+    assert!(entry.records().are_durable());
 }

@@ -1,0 +1,39 @@
+//! What is reported of a policy's device.
+
+use super::Failure;
+use crate::{
+    model::{AttributeKey, NodeId},
+    plan::{Conflict, Difference, Field},
+};
+
+/// The state of a policy's device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceReport {
+    /// The device.
+    pub node: NodeId,
+    /// Its display name.
+    pub label: String,
+    /// The connected device that has probably replaced it, while it is not connected itself.
+    pub successor: Option<Successor>,
+    /// Work is in progress.
+    pub working: bool,
+    /// Declared attributes or routes have not been read yet.
+    pub unread: bool,
+    /// The differences of this policy.
+    pub differences: Vec<Difference>,
+    /// The fields that other policies override.
+    pub conflicts: Vec<Conflict>,
+    /// Attributes that are no longer desired, as their expiry has passed.
+    pub expired: Vec<AttributeKey>,
+    /// The failures by field; failed reads have no field.
+    pub failures: Vec<(Option<Field>, Failure)>,
+}
+
+/// The device that has probably replaced a bound one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// Its nodeId.
+    pub node: NodeId,
+    /// Whether an approval can bind the policy to it: not if the spec names the device by an id.
+    pub can_be_approved: bool,
+}
