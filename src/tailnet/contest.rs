@@ -165,16 +165,9 @@ impl Contest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::SettingValue, plan::Why};
+    use crate::{model::SettingValue, plan::Why, tailnet::tests::key};
 
     const MINUTE: Duration = Duration::from_mins(1);
-
-    fn key(name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     /// The policy `owner` wants a device authorized that is not.
     fn difference() -> Difference {

@@ -108,3 +108,20 @@ pub(super) fn backoff_up_to(longest: Duration, attempts: u32, rng: &mut fastrand
 pub(crate) fn jittered(delay: Duration, rng: &mut fastrand::Rng) -> Duration {
     delay.mul_f64(0.8 + 0.4 * rng.f64())
 }
+
+#[cfg(test)]
+impl Backoff {
+    /// The backoff of a first failure, until this time.
+    pub fn example(retry_at: Duration) -> Self {
+        Self {
+            failure: Failure {
+                reason: Reason::ApiError,
+                message: String::new(),
+                retry: Retry::Later,
+                unknown_outcome: false,
+            },
+            attempts: 1,
+            retry_at,
+        }
+    }
+}

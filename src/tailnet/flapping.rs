@@ -147,15 +147,9 @@ impl Flapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tailnet::tests::key;
 
     const MINUTE: Duration = Duration::from_mins(1);
-
-    fn key(name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        }
-    }
 
     fn device() -> Device {
         Device::plain("n1CNTRL".parse().unwrap())

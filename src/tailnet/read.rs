@@ -83,10 +83,6 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        model::Reason,
-        tailnet::{Failure, Retry},
-    };
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -94,16 +90,7 @@ mod tests {
 
     fn failed(retry_at: Duration) -> Read {
         let mut read = Read::default();
-        read.failed(Backoff {
-            failure: Failure {
-                reason: Reason::ApiError,
-                message: String::new(),
-                retry: Retry::Later,
-                unknown_outcome: false,
-            },
-            attempts: 1,
-            retry_at,
-        });
+        read.failed(Backoff::example(retry_at));
         read
     }
 

@@ -81,18 +81,12 @@ fn pause(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn policy(name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        }
-    }
+    use crate::tailnet::tests::key;
 
     #[test]
     fn an_object_that_refuses_its_status_waits_alone_and_ever_longer() {
         let (mut retries, mut now) = (Retries::default(), Instant::now());
-        let (bad, good) = (Some(policy("bad")), Some(policy("good")));
+        let (bad, good) = (Some(key("bad")), Some(key("good")));
         let mut tries = 0;
         let end = now + Duration::from_mins(10);
         while now < end {
@@ -113,7 +107,7 @@ mod tests {
     #[test]
     fn if_nothing_can_be_written_few_are_tried() {
         let (mut retries, mut now) = (Retries::default(), Instant::now());
-        let subjects: Vec<Subject> = (0..200).map(|n| Some(policy(&n.to_string()))).collect();
+        let subjects: Vec<Subject> = (0..200).map(|n| Some(key(&n.to_string()))).collect();
         let mut tries = 0;
         let end = now + Duration::from_secs(30);
         while now < end {

@@ -202,9 +202,8 @@ impl WriteProgress {
 mod tests {
     use super::*;
     use crate::{
-        model::{AttributeKey, Reason, SettingValue},
+        model::{AttributeKey, SettingValue},
         plan::{Hold, Why},
-        tailnet::{Failure, Retry},
     };
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -245,16 +244,7 @@ mod tests {
     }
 
     fn backoff() -> Backoff {
-        Backoff {
-            failure: Failure {
-                reason: Reason::ApiError,
-                message: String::new(),
-                retry: Retry::Later,
-                unknown_outcome: false,
-            },
-            attempts: 1,
-            retry_at: MINUTE,
-        }
+        Backoff::example(MINUTE)
     }
 
     fn compare(progress: &mut WriteProgress, differences: &[Difference], minute: u32) -> Compared {

@@ -216,9 +216,9 @@ impl DeviceState {
 mod tests {
     use super::*;
     use crate::{
-        model::{Device, Reason, SettingValue},
+        model::{Device, SettingValue},
         plan::{Change, DevicePlan, PolicyKey, Why},
-        tailnet::{Failure, Retry, failure::Backoff},
+        tailnet::failure::Backoff,
     };
 
     const CONTEXT: StepContext = StepContext {
@@ -263,16 +263,7 @@ mod tests {
     }
 
     fn backoff(retry_at: Duration) -> Backoff {
-        Backoff {
-            failure: Failure {
-                reason: Reason::ApiError,
-                message: String::new(),
-                retry: Retry::Later,
-                unknown_outcome: false,
-            },
-            attempts: 1,
-            retry_at,
-        }
+        Backoff::example(retry_at)
     }
 
     fn cause(step: &Step) -> Option<Cause> {

@@ -1,15 +1,8 @@
 use super::*;
-use crate::model::{Reason, Route};
+use crate::{model::Route, tailnet::tests::key};
 
 fn id() -> NodeId {
     "n1CNTRL".parse().unwrap()
-}
-
-fn key(name: &str) -> PolicyKey {
-    PolicyKey {
-        namespace: "network".to_owned(),
-        name: name.to_owned(),
-    }
 }
 
 fn at(seconds: u64) -> Duration {
@@ -22,16 +15,7 @@ fn routes() -> RouteSet {
 }
 
 fn backoff() -> Backoff {
-    Backoff {
-        failure: Failure {
-            reason: Reason::ApiError,
-            message: String::new(),
-            retry: Retry::Later,
-            unknown_outcome: false,
-        },
-        attempts: 1,
-        retry_at: at(9),
-    }
+    Backoff::example(at(9))
 }
 
 #[test]

@@ -9,3 +9,13 @@
 mod cases;
 mod histories;
 pub(super) mod simulation;
+
+use crate::plan::PolicyKey;
+
+/// A policy of the namespace `network`.
+pub(super) fn key(name: &str) -> PolicyKey {
+    PolicyKey {
+        namespace: "network".to_owned(),
+        name: name.to_owned(),
+    }
+}

@@ -25,6 +25,16 @@ pub fn counts(world: &World) -> [usize; 5] {
     ]
 }
 
+/// With nothing to change, a poll is one list, and nothing is reported.
+pub fn assert_idle(world: &mut World) {
+    world.clear_seen();
+    world.run_for(Duration::from_mins(3));
+    let [lists, rest @ ..] = counts(world);
+    assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
+    assert_eq!(rest, [0; 4]);
+    assert!(world.seen.reports.is_empty());
+}
+
 fn kinds(world: &World) -> Vec<&'static str> {
     let kind = |call: &&Call| match call {
         Call::Set(_, SettingValue::Authorized(false)) => "deauthorize",
@@ -209,12 +219,7 @@ fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
     }
     world.start();
     world.run_until(SOON);
-    world.clear_seen();
-    world.run_for(Duration::from_mins(3));
-    let [lists, rest @ ..] = counts(&world);
-    assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
-    assert_eq!(rest, [0; 4]);
-    assert!(world.seen.reports.is_empty());
+    assert_idle(&mut world);
 }
 
 #[test]

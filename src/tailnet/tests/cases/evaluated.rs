@@ -52,6 +52,15 @@ fn settle(world: &mut World) {
     world.clear_seen();
 }
 
+/// Such a world, in sync with a policy that selects all of its devices.
+fn all_tagged() -> (World, Policy) {
+    let mut world = slow(DEVICES);
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    world.apply(policy.clone());
+    settle(&mut world);
+    (world, policy)
+}
+
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
     let entry = world.engine.policies().get(key).unwrap();
     entry.targets().selected().map(BTreeSet::len)
@@ -75,11 +84,8 @@ fn a_new_policy_is_not_planned_from_a_part_of_its_devices() {
 
 #[test]
 fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_known() {
-    let mut world = slow(DEVICES);
-    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let (mut world, policy) = all_tagged();
     let key = policy.key.clone();
-    world.apply(policy.clone());
-    settle(&mut world);
     let edited = selecting(
         "device.os == 'linux' && device.hostname != 'host-0'",
         Policy {
@@ -103,10 +109,7 @@ fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_kno
 
 #[test]
 fn an_edited_selector_restarts_its_evaluation_and_edited_settings_do_not() {
-    let mut world = slow(DEVICES);
-    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
-    world.apply(policy.clone());
-    settle(&mut world);
+    let (mut world, policy) = all_tagged();
     let narrower = selecting("device.hostname == 'host-3'", policy.clone());
     world.apply(narrower.clone());
     world.run_for(Duration::from_secs(50));
@@ -128,11 +131,8 @@ fn an_edited_selector_restarts_its_evaluation_and_edited_settings_do_not() {
 
 #[test]
 fn a_policy_deleted_during_an_evaluation_goes() {
-    let mut world = slow(DEVICES);
-    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let (mut world, policy) = all_tagged();
     let key = policy.key.clone();
-    world.apply(policy.clone());
-    settle(&mut world);
     world.apply(selecting("device.os == 'windows'", policy));
     world.run_for(Duration::from_secs(10));
     world.delete(&key);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     World,
     builders::{SOON, attributes, fleet, key, policy, policy_key, servers, tag, tags, world},
-    counted::counts,
+    counted::{assert_idle, counts},
     model::{device, node_id},
 };
 use crate::{
@@ -42,12 +42,7 @@ fn a_tag_for_a_thousand_devices_costs_a_call_each_and_one_list() {
     assert_eq!(counts(&world), [2, 0, 0, 0, MANY]);
     // Reports: the start, the progress at the first list, and the end.
     assert_eq!(world.seen.reports.len(), 3);
-    world.clear_seen();
-    world.run_for(Duration::from_mins(3));
-    let [lists, rest @ ..] = counts(&world);
-    assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
-    assert_eq!(rest, [0; 4]);
-    assert!(world.seen.reports.is_empty());
+    assert_idle(&mut world);
 }
 
 #[test]

@@ -48,20 +48,13 @@ fn run_history(seed: u64) -> u64 {
     world.label(Some("network"));
     world.guard(&json!({"allowedPolicies": [{}]}));
     world.start();
-    for _ in 0..world.rng.usize(5..60) {
-        if !world.rng.begin_step() {
-            continue;
-        }
-        let pause = world.pause();
-        world.run_for(pause);
+    world.live(|world| {
         if world.rng.one_in(3) {
             world.change_the_guards();
         } else {
             world.disturb();
         }
-    }
-    world.rng.begin_step();
-    world.calm_down();
+    });
     world.run_for(Duration::from_hours(3));
     world.assert_converged();
     world.clear_seen();

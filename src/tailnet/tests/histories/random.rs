@@ -24,16 +24,7 @@ fn run_history(seed: u64) -> u64 {
     }
     world.populate();
     world.start();
-    for _ in 0..world.rng.usize(5..60) {
-        if !world.rng.begin_step() {
-            continue;
-        }
-        let pause = world.pause();
-        world.run_for(pause);
-        world.disturb();
-    }
-    world.rng.begin_step();
-    world.calm_down();
+    world.live(World::disturb);
     // A contested field is tried once an hour and counted for another hour.
     world.run_for(Duration::from_hours(3));
     world.assert_converged();

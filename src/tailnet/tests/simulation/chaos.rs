@@ -255,6 +255,20 @@ impl World {
         Duration::from_millis(self.rng.u64(..longest))
     }
 
+    /// Time passes and something is disturbed, again and again; then everything calms down.
+    pub fn live(&mut self, disturb: impl Fn(&mut Self)) {
+        for _ in 0..self.rng.usize(5..60) {
+            if !self.rng.begin_step() {
+                continue;
+            }
+            let pause = self.pause();
+            self.run_for(pause);
+            disturb(self);
+        }
+        self.rng.begin_step();
+        self.calm_down();
+    }
+
     /// Ends all failures and denials. Plans that were approved and not sent are held again.
     pub fn calm_down(&mut self) {
         self.tell(|| "All faults end, and the manifests are corrected.".to_owned());

@@ -8,7 +8,7 @@ use super::{
     super::{
         World,
         builders::{SOON, fleet, policy, policy_key, servers, world},
-        model::{Faults, node_id},
+        model::node_id,
     },
     DAY, HOUR, deleting_inactive, leave,
 };
@@ -178,19 +178,7 @@ fn a_device_missing_from_the_last_list_is_not_deleted_by_an_older_list() {
 fn a_deletion_whose_response_was_lost_is_reported_once_and_counts() {
     for effect in [true, false] {
         let mut world = abandoned(2, 1);
-        while world.deletions() == 0 {
-            world.run_for(Duration::from_millis(1));
-        }
-        if effect {
-            world.faults.answer_lost = 1.0;
-        } else {
-            world.faults.lost = 1.0;
-        }
-        world.run_for(world.faults.delay);
-        world.faults = Faults {
-            delay: world.faults.delay,
-            ..Faults::default()
-        };
+        world.lose_first(World::deletions, effect);
         world.run_for(HOUR);
         assert_eq!(deleted(&world), [node_id(0)], "{effect}");
         assert_eq!(world.reported_changes(), 1);

@@ -9,7 +9,7 @@ use super::{
     super::{
         World,
         builders::{SOON, fleet, policy, policy_key, servers, tag, world},
-        model::{Faults, device, node_id},
+        model::{device, node_id},
     },
     DAY, HOUR, expiring,
 };
@@ -119,19 +119,7 @@ fn a_crash_at_any_moment_leaves_one_expiry() {
 fn an_expiry_whose_response_was_lost_is_verified_and_reported_once() {
     for effect in [true, false] {
         let mut world = scheduled();
-        while world.expiries() == 0 {
-            world.run_for(Duration::from_millis(1));
-        }
-        if effect {
-            world.faults.answer_lost = 1.0;
-        } else {
-            world.faults.lost = 1.0;
-        }
-        world.run_for(world.faults.delay);
-        world.faults = Faults {
-            delay: world.faults.delay,
-            ..Faults::default()
-        };
+        world.lose_first(World::expiries, effect);
         world.run_for(Duration::from_mins(5));
         assert_eq!(world.model.expired.len(), 1);
         assert_eq!(world.expiries(), if effect { 1 } else { 2 });

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{World, builders::policy_key, model::node_id};
+use super::{
+    World,
+    builders::policy_key,
+    model::{Faults, node_id},
+};
 use crate::{
     plan::{Call, DeleteInactive, DesiredSettings, Stage},
     tailnet::{ActionReport, Notification},
@@ -35,6 +39,24 @@ impl World {
 
     pub fn deletions(&self) -> usize {
         self.calls(|call| matches!(call, Call::Delete(_)))
+    }
+
+    /// Runs until there is one of these calls, and loses it. If it has an `effect`, only its answer is lost.
+    pub fn lose_first(&mut self, calls: fn(&Self) -> usize, effect: bool) {
+        while calls(self) == 0 {
+            self.run_for(Duration::from_millis(1));
+        }
+        let delay = self.faults.delay;
+        if effect {
+            self.faults.answer_lost = 1.0;
+        } else {
+            self.faults.lost = 1.0;
+        }
+        self.run_for(delay);
+        self.faults = Faults {
+            delay,
+            ..Faults::default()
+        };
     }
 
     /// The user of a device signs in again.
