@@ -224,6 +224,12 @@ impl World {
             if matches!(policy.target, Target::Selector(_)) {
                 continue;
             }
+            // Someone else has signed in on it: the policy counts there and sends nothing.
+            if let State::Unbound { binding, .. } = &report.state
+                && binding.taken_over() == Some(id)
+            {
+                continue;
+            }
             let State::Bound(reported) = &report.state else {
                 panic!("{key} holds {id}, but is reported as {report:?}");
             };
