@@ -51,9 +51,11 @@ pub(super) fn record(
         bound: bound().filter(|_| is_of_tailnet),
         rivals: rivals().filter(|_| is_of_tailnet),
         owned: Arc::new(owned.unwrap_or_default()),
-        fields: is_of_tailnet
-            .then(|| managed_fields(status))
-            .unwrap_or_default(),
+        fields: if is_of_tailnet {
+            managed_fields(status)
+        } else {
+            ManagedFields::default()
+        },
         key_expiries: expiries().filter(|_| is_of_tailnet).unwrap_or_default(),
         handled: status.last_handled_reconcile_at.clone(),
         // Of every tailnet: an approval that was used must not work again.

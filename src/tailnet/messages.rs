@@ -109,7 +109,7 @@ pub enum Input {
         /// The uid of the object: a later object of the same name has its own record.
         uid: String,
         /// The durable record.
-        record: PolicyRecord,
+        record: Box<PolicyRecord>,
     },
     /// The report of the tailnet with this revision is recorded.
     TailnetRecorded(u64),

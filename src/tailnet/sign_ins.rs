@@ -114,16 +114,16 @@ mod tests {
         assert!(!sign_ins.is_unconfirmed(id));
         sign_ins.compare(&before, &after);
         assert!(sign_ins.is_unconfirmed(id));
-        let list = [after.clone()];
-        assert_eq!(sign_ins.take_list(&list), []);
+        let list = std::slice::from_ref(&after);
+        assert_eq!(sign_ins.take_list(list), []);
         // A list that lacks the device, or has its former owner, confirms nothing.
         assert_eq!(sign_ins.take_list(&[]), []);
-        assert_eq!(sign_ins.take_list(&list), []);
+        assert_eq!(sign_ins.take_list(list), []);
         assert_eq!(sign_ins.take_list(std::slice::from_ref(&before)), []);
-        assert_eq!(sign_ins.take_list(&list), []);
-        assert_eq!(sign_ins.take_list(&list), [id.clone()]);
+        assert_eq!(sign_ins.take_list(list), []);
+        assert_eq!(sign_ins.take_list(list), std::slice::from_ref(id));
         assert!(sign_ins.is_noted(id) && !sign_ins.is_unconfirmed(id));
-        assert_eq!(sign_ins.take_list(&list), []);
+        assert_eq!(sign_ins.take_list(list), []);
         sign_ins.compare(&after, &before);
         assert!(!sign_ins.is_noted(id));
     }

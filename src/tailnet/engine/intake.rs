@@ -49,7 +49,7 @@ impl Engine {
             Input::Turn => self.outbox.grant_turn(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
-            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, record),
+            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, *record),
             Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
             Input::Wake => {}
             Input::Stop => self.gate.stop(),

@@ -47,6 +47,7 @@ pub struct Seen {
     pub ends: Vec<(PolicyKey, PolicyReport)>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     pub clock: Duration,
     pub start: Timestamp,

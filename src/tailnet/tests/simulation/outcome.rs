@@ -308,7 +308,7 @@ impl World {
 
     /// A policy manages fields that it declares. Those that its last edit released are reported, unless they
     /// are cleared.
-    fn assert_fields(&self, policy: &Policy, record: &PolicyRecord, binding: &Binding) {
+    fn assert_fields(policy: &Policy, record: &PolicyRecord, binding: &Binding) {
         let (key, fields) = (&policy.key, &record.fields);
         let declared = policy.desired.fields();
         let is_certain = matches!(binding, Binding::Device(_) | Binding::Selector(_));
@@ -336,7 +336,7 @@ impl World {
     ) {
         let managed = &record.managed;
         let key = &policy.key;
-        self.assert_fields(policy, record, binding);
+        Self::assert_fields(policy, record, binding);
         if policy.deletion == Deletion::Retain {
             assert!(managed.is_empty(), "{key} keeps {managed:?}");
         }

@@ -169,7 +169,7 @@ impl EngineInputs {
             Input::Recorded { key, uid, record } => {
                 let kept = self.policies.get_mut(key);
                 if let Some((_, kept)) = kept.filter(|(policy, _)| policy.uid == *uid) {
-                    *kept = record.clone();
+                    *kept = (**record).clone();
                 }
             }
             _ => {}

@@ -109,6 +109,7 @@ impl Pair {
                     object.record = recorded;
                 }
                 let PolicyReport { uid, record, .. } = *writing.report;
+                let record = Box::new(record);
                 self.step(process, Input::Recorded { key, uid, record });
             }
             Err(Refused::Gone) => {
