@@ -1,25 +1,17 @@
 //! Fields that a policy manages, and fields that its spec no longer declares: it releases them.
 //!
-//! | field removed from the spec   | `Retain` | `Clear`                                                      |
-//! |-------------------------------|----------|--------------------------------------------------------------|
-//! | `postureAttributes`           | stays    | the keys that the policy owns are deleted                    |
-//! | `enabledRoutes`               | stays    | the routes that it declared and manages are withdrawn        |
-//! | `exitNode`                    | stays    | after `true`, both routes of an exit node are withdrawn      |
-//! | all others                    | stays    | stays                                                        |
-//!
 //! A status has no former spec, so the record says which fields the policy manages. Under `Clear`, the record of
 //! its devices says what to clear on each.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use crate::model::{ListSetting, NodeId, PolicyField, Setting};
-use crate::plan::{Deletion, Field, ManagedSettings, Policy, PolicyRecord};
+use crate::{model::PolicyField, plan::Policy};
 
 /// The fields that a policy manages, and those that its last edit released.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManagedFields {
     /// The fields that it has set on a device, or found in sync there. A policy that sends nothing manages
-    /// none. Without `postureAttributes`, whose keys [`PolicyRecord::owned`] records.
+    /// none. Without `postureAttributes`, whose keys [`crate::plan::PolicyRecord::owned`] records.
     pub fields: BTreeSet<PolicyField>,
     /// The fields that it released and that stay as they are.
     pub released: Option<ReleasedFields>,
@@ -38,7 +30,7 @@ pub struct ReleasedFields {
 
 impl ManagedFields {
     /// Notes what an edit released.
-    fn note_edit(&mut self, policy: &Policy, edit: Edit, stays: BTreeSet<PolicyField>) {
+    pub(super) fn note_edit(&mut self, policy: &Policy, edit: Edit, stays: BTreeSet<PolicyField>) {
         let declared = policy.desired.fields();
         let before = self.released.take();
         // The status must not lose what an earlier edit released before anyone could see it.
@@ -63,104 +55,4 @@ pub struct Edit {
     pub is_certain: bool,
     /// The status has what the edit before this one released.
     pub is_reported: bool,
-}
-
-impl PolicyField {
-    /// The settings of the field, if it declares a state and not attributes.
-    pub(in crate::plan) fn state(self) -> Option<Field> {
-        let settings = Setting::ALL.into_iter();
-        let mut settings = settings.filter(|setting| setting.field() == self);
-        let lists = ListSetting::ALL.into_iter();
-        let mut lists = lists.filter(|list| list.field() == self);
-        let setting = settings.next().map(Field::Setting);
-        setting.or_else(|| lists.next().map(Field::List))
-    }
-}
-
-impl Policy {
-    /// The declared fields that may join the managed ones, as a difference names them.
-    pub fn unmanaged_fields<'a>(
-        &'a self,
-        record: &'a PolicyRecord,
-    ) -> impl Iterator<Item = (PolicyField, Field)> + 'a {
-        let declared = self.desired.fields().into_iter();
-        let new = declared.filter(|field| !record.fields.fields.contains(field));
-        new.filter_map(|field| Some((field, field.state()?)))
-    }
-
-    /// The fields that the record has as managed and the spec no longer declares.
-    fn removed_fields(&self, record: &PolicyRecord) -> BTreeSet<PolicyField> {
-        let declared = self.desired.fields();
-        let mut managed = record.fields.fields.clone();
-        if !record.owned.is_empty() {
-            managed.insert(PolicyField::PostureAttributes);
-        }
-        managed.retain(|field| !declared.contains(field));
-        managed
-    }
-}
-
-impl PolicyRecord {
-    /// Releases the fields that a valid spec no longer declares. Under `Clear`, their settings become due on the
-    /// devices. A policy that sends nothing now keeps them in its record until it sends something. Returns
-    /// whether anything has changed.
-    pub fn release_fields(&mut self, policy: &Policy, edit: Edit) -> bool {
-        let removed = policy.removed_fields(self);
-        let is_current = |it: &ReleasedFields| it.generation == edit.generation;
-        if removed.is_empty() && self.fields.released.as_ref().is_none_or(is_current) {
-            return false;
-        }
-        let cleared = match policy.deletion {
-            Deletion::Clear => self.clearable(&removed),
-            Deletion::Retain => BTreeSet::new(),
-        };
-        let stays: BTreeSet<PolicyField> = removed.difference(&cleared).copied().collect();
-        let is_due = policy.clears() && edit.is_certain && !cleared.is_empty();
-        if is_due {
-            self.clear_fields(policy);
-        }
-        if stays.contains(&PolicyField::PostureAttributes) {
-            self.owned = Arc::default();
-        }
-        let before = self.fields.clone();
-        let waits = |field: &PolicyField| cleared.contains(field) && !is_due;
-        let fields = &mut self.fields.fields;
-        fields.retain(|field| !removed.contains(field) || waits(field));
-        self.fields.note_edit(policy, edit, stays);
-        is_due || self.fields != before
-    }
-
-    /// Those of the removed fields of which `Clear` leaves nothing.
-    fn clearable(&self, removed: &BTreeSet<PolicyField>) -> BTreeSet<PolicyField> {
-        let lists = self.managed.routes.iter().map(ListSetting::of_route);
-        let mut cleared: BTreeSet<PolicyField> = lists.map(ListSetting::field).collect();
-        cleared.insert(PolicyField::PostureAttributes);
-        removed.intersection(&cleared).copied().collect()
-    }
-
-    /// Makes the settings of undeclared fields due on all devices.
-    fn clear_fields(&mut self, policy: &Policy) {
-        let declared = policy.desired.fields();
-        Arc::make_mut(&mut self.managed).release_lists(|list| declared.contains(&list.field()));
-        if policy.desired.attributes.is_none() {
-            let nodes: Vec<NodeId> = self.owned.nodes().cloned().collect();
-            for id in nodes {
-                self.clear_keys(&id);
-            }
-        }
-    }
-
-    /// Makes the keys that the policy owns on a device due there.
-    pub fn clear_keys(&mut self, id: &NodeId) {
-        let keys = self.owned.known_at(id).cloned().unwrap_or_default();
-        if keys.is_empty() {
-            return;
-        }
-        let settings = ManagedSettings {
-            keys,
-            ..ManagedSettings::default()
-        };
-        Arc::make_mut(&mut self.managed).add_due(id, settings);
-        Arc::make_mut(&mut self.owned).release(id);
-    }
 }

@@ -9,6 +9,7 @@ mod managed_routes;
 mod owned;
 mod partly_managed;
 mod released_settings;
+mod removed_fields;
 
 pub use key_expiries::KeyExpiries;
 pub use managed_devices::{MAX_MANAGED, ManagedDevices, ManagedSettings, Released};

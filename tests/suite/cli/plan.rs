@@ -272,7 +272,7 @@ async fn json_and_markdown_show_the_same_plan() {
     );
     let totals = json!({
         "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0, "refused": 0,
-        "onlyShown": 0, "unread": 0,
+        "onlyShown": 0, "released": 0, "unread": 0,
     });
     assert_eq!(json["totals"], totals);
 

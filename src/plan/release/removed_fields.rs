@@ -1,0 +1,116 @@
+//! What happens to fields that a spec no longer declares.
+//!
+//! | field removed from the spec   | `Retain` | `Clear`                                                      |
+//! |-------------------------------|----------|--------------------------------------------------------------|
+//! | `postureAttributes`           | stays    | the keys that the policy owns are deleted                    |
+//! | `enabledRoutes`               | stays    | the routes that it declared and manages are withdrawn        |
+//! | `exitNode`                    | stays    | after `true`, both routes of an exit node are withdrawn      |
+//! | all others                    | stays    | stays                                                        |
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Edit, ManagedSettings, ReleasedFields};
+use crate::{
+    model::{ListSetting, NodeId, PolicyField, Setting},
+    plan::{Deletion, Field, Policy, PolicyRecord},
+};
+
+impl PolicyField {
+    /// The settings of the field, if it declares a state and not attributes.
+    pub(in crate::plan) fn state(self) -> Option<Field> {
+        let settings = Setting::ALL.into_iter();
+        let mut settings = settings.filter(|setting| setting.field() == self);
+        let lists = ListSetting::ALL.into_iter();
+        let mut lists = lists.filter(|list| list.field() == self);
+        let setting = settings.next().map(Field::Setting);
+        setting.or_else(|| lists.next().map(Field::List))
+    }
+}
+
+impl Policy {
+    /// The declared fields that may join the managed ones, as a difference names them.
+    pub fn unmanaged_fields<'a>(
+        &'a self,
+        record: &'a PolicyRecord,
+    ) -> impl Iterator<Item = (PolicyField, Field)> + 'a {
+        let declared = self.desired.fields().into_iter();
+        let new = declared.filter(|field| !record.fields.fields.contains(field));
+        new.filter_map(|field| Some((field, field.state()?)))
+    }
+
+    /// The fields that the record has as managed and the spec no longer declares.
+    fn removed_fields(&self, record: &PolicyRecord) -> BTreeSet<PolicyField> {
+        let declared = self.desired.fields();
+        let mut managed = record.fields.fields.clone();
+        if !record.owned.is_empty() {
+            managed.insert(PolicyField::PostureAttributes);
+        }
+        managed.retain(|field| !declared.contains(field));
+        managed
+    }
+}
+
+impl PolicyRecord {
+    /// Releases the fields that a valid spec no longer declares. Under `Clear`, their settings become due on the
+    /// devices. A policy that sends nothing now keeps them in its record until it sends something. Returns
+    /// whether anything has changed.
+    pub fn release_fields(&mut self, policy: &Policy, edit: Edit) -> bool {
+        let removed = policy.removed_fields(self);
+        let is_current = |it: &ReleasedFields| it.generation == edit.generation;
+        if removed.is_empty() && self.fields.released.as_ref().is_none_or(is_current) {
+            return false;
+        }
+        let cleared = match policy.deletion {
+            Deletion::Clear => self.clearable(&removed),
+            Deletion::Retain => BTreeSet::new(),
+        };
+        let stays: BTreeSet<PolicyField> = removed.difference(&cleared).copied().collect();
+        let is_due = policy.clears() && edit.is_certain && !cleared.is_empty();
+        if is_due {
+            self.clear_fields(policy);
+        }
+        if stays.contains(&PolicyField::PostureAttributes) {
+            self.owned = Arc::default();
+        }
+        let before = self.fields.clone();
+        let waits = |field: &PolicyField| cleared.contains(field) && !is_due;
+        let fields = &mut self.fields.fields;
+        fields.retain(|field| !removed.contains(field) || waits(field));
+        self.fields.note_edit(policy, edit, stays);
+        is_due || self.fields != before
+    }
+
+    /// Those of the removed fields of which `Clear` leaves nothing.
+    fn clearable(&self, removed: &BTreeSet<PolicyField>) -> BTreeSet<PolicyField> {
+        let lists = self.managed.routes.iter().map(ListSetting::of_route);
+        let mut cleared: BTreeSet<PolicyField> = lists.map(ListSetting::field).collect();
+        cleared.insert(PolicyField::PostureAttributes);
+        removed.intersection(&cleared).copied().collect()
+    }
+
+    /// Makes the settings of undeclared fields due on all devices.
+    fn clear_fields(&mut self, policy: &Policy) {
+        let declared = policy.desired.fields();
+        Arc::make_mut(&mut self.managed).release_lists(|list| declared.contains(&list.field()));
+        if policy.desired.attributes.is_none() {
+            let nodes: Vec<NodeId> = self.owned.nodes().cloned().collect();
+            for id in nodes {
+                self.clear_keys(&id);
+            }
+        }
+    }
+
+    /// Makes the keys that the policy owns on a device due there.
+    pub fn clear_keys(&mut self, id: &NodeId) {
+        let keys = self.owned.known_at(id).cloned().unwrap_or_default();
+        if keys.is_empty() {
+            return;
+        }
+        let settings = ManagedSettings {
+            keys,
+            ..ManagedSettings::default()
+        };
+        Arc::make_mut(&mut self.managed).add_due(id, settings);
+        Arc::make_mut(&mut self.owned).release(id);
+    }
+}
