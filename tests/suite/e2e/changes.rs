@@ -187,6 +187,11 @@ async fn what_kubectl_shows(stage: &Stage) {
       Enforcement:  Enforce
       In Sync Devices:  1
       Last Change Time: …
+      Managed Fields:
+        tags
+        keyExpiry
+        enabledRoutes
+        exitNode
       Matched Devices:  1
       Node Id:  NODE
       Node Owner:  tagged
