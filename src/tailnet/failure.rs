@@ -26,6 +26,19 @@ pub struct Failure {
     pub unknown_outcome: bool,
 }
 
+impl Failure {
+    /// The API sent another kind of answer than the request asks for.
+    pub(super) fn unexpected() -> Self {
+        Self {
+            reason: Reason::ApiError,
+            message: "The API answered a different request: found another kind of answer."
+                .to_owned(),
+            retry: Retry::Later,
+            unknown_outcome: false,
+        }
+    }
+}
+
 /// A failure and when to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Backoff {

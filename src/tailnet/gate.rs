@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ApprovedPlan, Failure, Retry, Term, mutants::mutant, observed::Observed};
-use crate::{model::Reason, tailscale::Ability};
+use crate::{model::Reason, plan::Refusal, tailscale::Ability};
 
 /// The conditions that concern the whole tailnet.
 #[derive(Debug)]
@@ -133,6 +133,22 @@ impl Gate {
     /// Whether anything but the poll may be sent.
     pub fn may_send(&self, observed: &Observed) -> bool {
         !self.stopping && self.may_write(observed)
+    }
+
+    /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
+    /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
+    pub const fn can_compare_lists(&self, observed: &Observed) -> bool {
+        observed.lists() > 1 || self.approved_plan.is_some()
+    }
+
+    /// Whether it is too early to report that a policy is not allowed: not everything has been listed, or its
+    /// namespace is so new that its labels are unknown.
+    pub fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
+        match refusal {
+            // No label and no other object can make an invalid policy valid.
+            Refusal::Invalid(_) => false,
+            Refusal::NotAllowed(forbidden) => forbidden.labels_unknown || !self.policies_listed,
+        }
     }
 
     /// Whether the deletion of a policy may end. This needs no list and no connection.

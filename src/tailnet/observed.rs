@@ -12,6 +12,7 @@ use super::{
     Failure, Now, Ticket,
     absence::Absence,
     clock::ApiClock,
+    device_lookup::is_lacking,
     polling::{Asked, Polling},
     read_shares::ReadShares,
     sign_ins::SignIns,
@@ -177,6 +178,11 @@ impl Observed {
     /// The list could not be read.
     pub fn poll_failed(&mut self, now: Duration, failure: Failure, rng: &mut fastrand::Rng) {
         self.polling.failed(now, failure, rng);
+    }
+
+    /// Whether the last lists lack a device that is not proven to be gone.
+    pub fn has_lost(&self, id: &NodeId) -> bool {
+        is_lacking(&self.index, id) && !self.absence.is_gone(id)
     }
 
     /// The devices that the last list lacks.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::{model::ChangeLimit, plan::Guardrails};
 
+/// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// The settings of a tailnet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -17,4 +20,13 @@ pub struct Settings {
     pub limit: ChangeLimit,
     /// What the tailnet allows.
     pub guardrails: Guardrails,
+}
+
+impl Settings {
+    /// How old a read may be for a request that sends unmanaged values along: a few seconds, or as long as
+    /// the budget needs for the request to follow the read.
+    pub(super) fn fresh_for(&self) -> Duration {
+        let two_requests = 2.0 / self.requests_per_second;
+        FRESH.max(Duration::try_from_secs_f64(two_requests).unwrap_or_default())
+    }
 }

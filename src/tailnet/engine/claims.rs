@@ -3,20 +3,25 @@
 
 use std::collections::BTreeSet;
 
-use super::Engine;
 use crate::{
     model::{NodeId, PolicyField},
-    plan::{AttributeTypes, Policy, PolicyKey, UniqueSetting},
-    tailnet::device_state::Noted,
+    plan::{AttributeTypes, Policy, PolicyKey, TailnetWide, UniqueSetting},
+    tailnet::{
+        device_state::Noted, devices::Devices, dirty::Dirty, observed::Observed,
+        policy_set::PolicySet,
+    },
 };
 
-impl Engine {
-    /// Replaces the previous declaration of a policy by the new one.
-    pub(super) fn redeclare(&mut self, before: Option<&Policy>, after: Option<&Policy>) {
-        let affected = self.tailnet_wide.types.declare(before, after);
-        self.compare_again(affected);
-    }
+/// What the claims of a device rest on.
+pub(super) struct Claims<'e> {
+    pub observed: &'e Observed,
+    pub policies: &'e PolicySet,
+    pub devices: &'e mut Devices,
+    pub tailnet_wide: &'e mut TailnetWide,
+    pub dirty: &'e mut Dirty,
+}
 
+impl Claims<'_> {
     /// Notes the settings that a device has and those desired for it, once it is planned.
     pub(super) fn note_claims(&mut self, id: &NodeId) {
         let setting = self.setting_attributes(id);
@@ -45,7 +50,7 @@ impl Engine {
         let types = &mut self.tailnet_wide.types;
         let mut affected = types.note(id, &before.types, &after.types);
         affected.extend(types.note_refused(id, &before.refused, &after.refused));
-        self.compare_again(affected);
+        compare_again(self.policies, self.dirty, affected);
     }
 
     /// The policies that may set attributes of a device: their types count in the whole tailnet.
@@ -55,7 +60,7 @@ impl Engine {
             return BTreeSet::new();
         };
         let guardrails = self.policies.guardrails();
-        let sets = |key: &&PolicyKey| {
+        let setting = node.policies().iter().filter(|key| {
             // Nothing is sent for a policy that targets too many devices, so its types do not count.
             let entry = self
                 .policies
@@ -67,8 +72,8 @@ impl Engine {
                 AttributeTypes::is_set_by(policy)
                     && guardrails.denies(policy, field, device).is_none()
             })
-        };
-        node.policies().iter().filter(sets).cloned().collect()
+        });
+        setting.cloned().collect()
     }
 
     fn note_setting(&mut self, before: &BTreeSet<PolicyKey>, after: &BTreeSet<PolicyKey>) {
@@ -84,7 +89,7 @@ impl Engine {
             let policy = entry.and_then(|entry| entry.policy().as_ref().ok());
             affected.extend(self.tailnet_wide.types.lose_device(key, policy));
         }
-        self.compare_again(affected);
+        compare_again(self.policies, self.dirty, affected);
     }
 
     fn unique_setting(&mut self, id: &NodeId, desired: UniqueSetting) {
@@ -93,23 +98,37 @@ impl Engine {
         }
         let affected = self.tailnet_wide.unique.put(id, desired);
         self.dirty.plan_all(affected);
-        self.reconsider_waiting(id);
+        reconsider_waiting(self.tailnet_wide, self.observed, self.dirty, id);
     }
+}
 
-    /// Plans again the devices that wait for the address of this device.
-    pub(super) fn reconsider_waiting(&mut self, id: &NodeId) {
-        let waiting = self
-            .tailnet_wide
-            .unique
-            .waiting_for(id, self.observed.index());
-        self.dirty.plan_all(waiting);
-    }
+/// Replaces the previous declaration of a policy by the new one.
+pub(super) fn redeclare(
+    tailnet_wide: &mut TailnetWide,
+    policies: &PolicySet,
+    dirty: &mut Dirty,
+    before: Option<&Policy>,
+    after: Option<&Policy>,
+) {
+    let affected = tailnet_wide.types.declare(before, after);
+    compare_again(policies, dirty, affected);
+}
 
-    fn compare_again(&mut self, policies: BTreeSet<PolicyKey>) {
-        for key in policies {
-            if let Some(entry) = self.policies.get(&key) {
-                self.dirty.plan_all(entry.nodes().cloned());
-            }
+/// Plans again the devices that wait for the address of this device.
+pub(super) fn reconsider_waiting(
+    tailnet_wide: &TailnetWide,
+    observed: &Observed,
+    dirty: &mut Dirty,
+    id: &NodeId,
+) {
+    let waiting = tailnet_wide.unique.waiting_for(id, observed.index());
+    dirty.plan_all(waiting);
+}
+
+fn compare_again(policies: &PolicySet, dirty: &mut Dirty, affected: BTreeSet<PolicyKey>) {
+    for key in affected {
+        if let Some(entry) = policies.get(&key) {
+            dirty.plan_all(entry.nodes().cloned());
         }
     }
 }

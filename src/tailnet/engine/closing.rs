@@ -4,17 +4,36 @@
 //! made, and held changes are frozen. None of this waits for the list of devices: the deletion of a policy
 //! ends without one too.
 
-use super::Engine;
+use super::{
+    activity::{is_working, must_record},
+    limit::ChangeLimit,
+    notify::notify,
+};
 use crate::{
-    model::NodeId,
     plan::{ApprovedOn, Changes, FrozenPlan, Mode, PolicyKey},
-    tailnet::{Notification, Now, device_state::DeviceState, mutants::mutant},
+    tailnet::{
+        Notification, Now, Settings, change_budget::ChangeBudget, devices::Devices, dirty::Dirty,
+        gate::Gate, lanes::Queues, mutants::mutant, observed::Observed, outbox::Outbox,
+        policy_set::PolicySet, records::Records, status_book::StatusBook,
+    },
 };
 
-/// A policy with more devices than this records what it owns for many of them together.
-const FEW: usize = 20;
+/// What this phase reads and changes.
+pub(super) struct Closing<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub devices: &'e mut Devices,
+    pub queues: &'e Queues,
+    pub change_budget: &'e mut ChangeBudget,
+    pub records: &'e mut Records,
+    pub dirty: &'e mut Dirty,
+    pub statuses: &'e mut StatusBook,
+    pub outbox: &'e mut Outbox,
+}
 
-impl Engine {
+impl Closing<'_> {
     /// Closes the step. Returns the policies whose report is due.
     pub(super) fn close(&mut self, now: Now) -> Vec<PolicyKey> {
         if self.gate.leads() {
@@ -28,7 +47,7 @@ impl Engine {
             self.dirty.take_reports();
             return Vec::new();
         }
-        let policies = &self.policies;
+        let policies = &*self.policies;
         let edited = self
             .statuses
             .corrections(self.observed.lists(), |key| policies.contains(key));
@@ -61,18 +80,18 @@ impl Engine {
             return;
         };
         // The first list may lack some of the devices, so the plan may be incomplete.
-        if !self.can_compare_lists() {
+        if !self.gate.can_compare_lists(self.observed) {
             self.observed.compare_soon();
             return;
         }
-        let held_plan = self.held_plan(key, &plan);
+        let held_plan = self.limit().held_plan(key, &plan);
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         let is_new = entry.freeze(plan);
         self.dirty.approve(key);
         if is_new {
-            self.notify(key, Notification::Held(held_plan));
+            notify(self.gate, self.outbox, key, Notification::Held(held_plan));
         }
     }
 
@@ -88,7 +107,7 @@ impl Engine {
         let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
         for id in entry.managed() {
             // A request in progress may still change what is held, and with it the hash.
-            if self.is_working(id) {
+            if is_working(self.devices, self.queues, self.dirty, id) {
                 return None;
             }
             let shown = self
@@ -126,18 +145,6 @@ impl Engine {
         self.records.decide(is_quiet, now.monotonic);
     }
 
-    /// Whether a record must be written now.
-    pub(super) fn must_record(&self, key: &PolicyKey) -> bool {
-        let Some(entry) = self.policies.get(key) else {
-            return false;
-        };
-        if !entry.records().are_durable_but_keys() {
-            return true;
-        }
-        let is_due = self.records.is_due() || entry.nodes().nth(FEW).is_none();
-        is_due && !entry.records().are_durable()
-    }
-
     /// Whether the report of a policy with a selector can wait: more happens at once, and no record depends
     /// on it.
     fn selector_can_wait(&self, key: &PolicyKey) -> bool {
@@ -152,9 +159,11 @@ impl Engine {
         self.policies.has_selector(key)
             && self.statuses.covers(self.observed.lists())
             && !self.gate.is_stopping()
-            && self.gate.outage(&self.observed).is_none()
-            && !self.must_record(key)
-            && at_work.any(|id| binding.holds(id) && self.is_working(id))
+            && self.gate.outage(self.observed).is_none()
+            && !must_record(self.policies, self.records, key)
+            && at_work.any(|id| {
+                binding.holds(id) && is_working(self.devices, self.queues, self.dirty, id)
+            })
     }
 
     /// Whether the report of a policy that is clearing devices can wait, as no record depends on it. Like for
@@ -170,22 +179,21 @@ impl Engine {
         let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
         self.statuses.covers(self.observed.lists())
             && !self.gate.is_stopping()
-            && self.gate.outage(&self.observed).is_none()
-            && !self.must_record(key)
+            && self.gate.outage(self.observed).is_none()
+            && !must_record(self.policies, self.records, key)
             && at_work.any(|id| {
                 let node = self.devices.get(id);
                 node.is_some_and(|node| node.clearing().contains(key))
             })
     }
 
-    /// Whether a device has work in progress; a regular read is none.
-    pub(super) fn is_working(&self, id: &NodeId) -> bool {
-        let retries = self
-            .devices
-            .get(id)
-            .is_some_and(DeviceState::retries_quietly);
-        let busy = !self.queues.is_idle(id) || self.dirty.awaits_step(id) || retries;
-        let done = |node: &DeviceState| node.is_done() && !node.progress().has_unverified();
-        busy && !self.devices.get(id).is_some_and(done)
+    pub(super) const fn limit(&self) -> ChangeLimit<'_> {
+        ChangeLimit {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            change_budget: self.change_budget,
+        }
     }
 }

@@ -1,27 +1,59 @@
 //! Intake of what people declare: policies, settings, guardrails, labels of namespaces, and approvals; and of
 //! the terms of leadership.
 
-use super::Engine;
+use super::{
+    claims::redeclare, deleting::begin_cleanup, evaluation::end_evaluation,
+    release::forget_released, send::drop_halves, targeting::release_binding,
+};
 use crate::{
-    plan::{Labels, PolicyInput, PolicyKey, Refusal},
+    model::NodeId,
+    plan::{Labels, PolicyInput, PolicyKey, TailnetWide},
     tailnet::{
-        Notification, Now, Settings, Term, change_budget::TailnetDeclared, mutants::mutant,
+        Now, Settings, Term,
+        change_budget::{ChangeBudget, TailnetDeclared},
+        devices::Devices,
+        dirty::Dirty,
+        gate::Gate,
+        matching::Matching,
+        mutants::mutant,
+        observed::Observed,
+        outbox::Outbox,
         policy_entry::PolicyEntry,
+        policy_set::PolicySet,
+        read_shares::ReadShares,
+        status_book::StatusBook,
     },
 };
 
-impl Engine {
+/// What people can change.
+pub(super) struct Declarations<'e> {
+    pub settings: &'e mut Settings,
+    pub gate: &'e mut Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub matching: &'e mut Matching,
+    pub tailnet_wide: &'e mut TailnetWide,
+    pub devices: &'e mut Devices,
+    pub change_budget: &'e mut ChangeBudget,
+    pub dirty: &'e mut Dirty,
+    pub statuses: &'e mut StatusBook,
+    pub outbox: &'e mut Outbox,
+}
+
+impl Declarations<'_> {
+    /// Takes other settings of the tailnet.
     pub(super) fn take_settings(&mut self, settings: Settings, now: Now) {
-        if settings == self.settings {
+        if settings == *self.settings {
             return;
         }
         self.take_guardrails(&settings);
-        self.settings = settings;
+        *self.settings = settings;
         // The ages at which things are read again may have changed.
         self.dirty.step_all(self.devices.ids().cloned());
         self.observed.poll_now(now.monotonic);
     }
 
+    /// Takes a policy that is new or was edited.
     pub(super) fn take_policy(&mut self, mut declared: PolicyInput, now: Now) {
         let key = declared.key.clone();
         let known = self.policies.get_mut(&key);
@@ -59,9 +91,15 @@ impl Engine {
         let policy = self.policies.admit(&declared.policy, known);
         let entry = PolicyEntry::new(declared, policy);
         let asks = entry.asks_for_reconcile();
-        self.redeclare(None, entry.policy().as_ref().ok());
+        redeclare(
+            self.tailnet_wide,
+            self.policies,
+            self.dirty,
+            None,
+            entry.policy().as_ref().ok(),
+        );
         self.policies.insert(key.clone(), entry);
-        self.begin_cleanup(&key, deleting);
+        begin_cleanup(self.policies, self.dirty, &key, deleting);
         if asks {
             self.request_reconcile(&key, now);
         }
@@ -75,9 +113,15 @@ impl Engine {
         let entry = self.policies.get_mut(&key);
         let before = entry.map(|entry| entry.edit(declared.generation, declared.policy, policy));
         let before = before.and_then(Result::ok);
-        self.redeclare(before.as_ref(), after.as_ref());
+        redeclare(
+            self.tailnet_wide,
+            self.policies,
+            self.dirty,
+            before.as_ref(),
+            after.as_ref(),
+        );
         self.take_edit(&key);
-        self.begin_cleanup(&key, declared.deleting);
+        begin_cleanup(self.policies, self.dirty, &key, declared.deleting);
     }
 
     fn take_edit(&mut self, key: &PolicyKey) {
@@ -101,14 +145,26 @@ impl Engine {
         self.dirty.rebind(key);
     }
 
+    /// Forgets a policy that is gone.
     pub(super) fn drop_policy(&mut self, key: &PolicyKey) {
-        self.end_evaluation(key);
+        end_evaluation(self.matching, self.policies, self.devices, self.dirty, key);
         if let Some(entry) = self.policies.remove(key) {
-            self.redeclare(entry.policy().as_ref().ok(), None);
+            redeclare(
+                self.tailnet_wide,
+                self.policies,
+                self.dirty,
+                entry.policy().as_ref().ok(),
+                None,
+            );
             for id in entry.nodes() {
-                self.release_binding(id, key);
+                release_binding(self.policies, self.devices, self.dirty, id, key);
             }
-            self.forget_released(key, &entry.needed_record().managed);
+            forget_released(
+                self.devices,
+                self.dirty,
+                key,
+                &entry.needed_record().managed,
+            );
         }
         self.matching.forget_moves(key);
         self.dirty.forget_policy(key);
@@ -148,14 +204,14 @@ impl Engine {
         self.start_over(now);
         // No list will arrive, so nothing else would trigger the reports of the failure.
         if !self.gate.is_connected() {
-            self.report_all();
+            self.dirty.report_all(self.policies.keys().cloned());
         }
     }
 
     /// Forgets everything that was read, and reads it again.
     pub(super) fn start_over(&mut self, now: Now) {
         // They were decided from what is forgotten now.
-        self.drop_halves();
+        drop_halves(self.devices, self.dirty, self.outbox);
         self.observed.restart(now.monotonic);
         self.devices.forget_reads();
         self.dirty.plan_all(self.devices.ids().cloned());
@@ -198,36 +254,19 @@ impl Engine {
         };
         let after = policy.as_ref().ok().cloned();
         let before = entry.replace(policy);
-        self.redeclare(before.as_ref().ok(), after.as_ref());
+        redeclare(
+            self.tailnet_wide,
+            self.policies,
+            self.dirty,
+            before.as_ref().ok(),
+            after.as_ref(),
+        );
         self.take_edit(key);
-    }
-
-    /// Whether it is too early to report that a policy is not allowed: not everything has been listed, or its
-    /// namespace is so new that its labels are unknown.
-    pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
-        match refusal {
-            // No label and no other object can make an invalid policy valid.
-            Refusal::Invalid(_) => false,
-            Refusal::NotAllowed(forbidden) => {
-                forbidden.labels_unknown || !self.gate.has_listed_policies()
-            }
-        }
-    }
-
-    /// Emits the Event that a policy is not allowed.
-    pub(super) fn notify_refusal(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get(key) else {
-            return;
-        };
-        if let Err(Refusal::NotAllowed(forbidden)) = entry.policy() {
-            let notification = Notification::Refused(forbidden.clone());
-            self.notify(key, notification);
-        }
     }
 
     /// Takes the approvals and the record of the tailnet's object.
     pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
-        let budget = &mut self.change_budget;
+        let budget = &mut *self.change_budget;
         if budget.declare(declared) {
             self.dirty.approve_all(budget.held().iter().cloned());
         }
@@ -241,6 +280,44 @@ impl Engine {
         self.change_budget.start_term();
         if self.gate.leads() {
             self.change_budget.take_over(now);
+        }
+    }
+
+    /// Polls at once for a policy, and reads the attributes of its devices. The next poll answers policies
+    /// that request too often, and policies that are not allowed.
+    pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
+        self.policies
+            .request_reconcile(key, self.outbox.last_ticket());
+        let Some(entry) = self
+            .policies
+            .get(key)
+            .filter(|entry| entry.policy().is_ok())
+        else {
+            return;
+        };
+        let to_read: Vec<NodeId> = entry
+            .nodes()
+            .filter(|id| {
+                let node = self.devices.get(id);
+                node.is_some_and(|node| node.plan().owners.need_attributes())
+            })
+            .cloned()
+            .collect();
+        let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
+        let is_due = self.observed.polling().comes_at_once(now.monotonic);
+        let given = (self.settings.poll_interval, reads, is_due);
+        if !self.policies.grant_reconcile(key, given, now.monotonic) {
+            return;
+        }
+        for id in to_read {
+            if let Some(node) = self.devices.get_mut(&id) {
+                node.require_attributes();
+                self.dirty.step(&id);
+            }
+        }
+        // While the list fails, its own backoff counts.
+        if self.observed.polling().failure().is_none() {
+            self.observed.poll_now(now.monotonic);
         }
     }
 }

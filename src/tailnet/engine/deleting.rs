@@ -4,15 +4,22 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::Engine;
+use super::{
+    activity::must_record, closing::Closing, release::forget_released, reports::clear_report,
+};
 use crate::{
     model::{NodeId, Reason},
     plan::{Difference, Hold, ManagedSettings, Mode, PolicyKey, Refusal, Suspender, Why},
     tailnet::{
         Now,
         abandoned::Abandoned,
-        deadline::{Deadline, Progress, Waits},
+        deadline::{Deadline, Waits},
+        devices::Devices,
+        dirty::Dirty,
+        gate::Gate,
+        observed::Observed,
         policy_entry::PolicyEntry,
+        policy_set::PolicySet,
         release::blocker,
     },
 };
@@ -20,31 +27,7 @@ use crate::{
 /// The number of devices that a message about abandoned settings names.
 const NAMED: usize = 3;
 
-impl Engine {
-    /// Starts to clean up after a policy that is being deleted. `patience`: the time without progress that it
-    /// may take.
-    pub(super) fn begin_cleanup(&mut self, key: &PolicyKey, patience: Option<Duration>) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
-        };
-        if entry.begin_cleanup(patience) {
-            self.policies.begin_cleanup(key);
-            self.dirty.rebind(key);
-            self.dirty.report(key);
-        }
-    }
-
-    /// When the next deadline passes.
-    pub(super) fn next_cleanup(&self) -> Option<Duration> {
-        if !self.gate.may_end_deletions() {
-            return None;
-        }
-        let deleting = self.policies.deleting();
-        deleting
-            .filter_map(|key| self.policies.get(key)?.cleanup().deadline()?.ends_at())
-            .min()
-    }
-
+impl Closing<'_> {
     /// Finishes the deletion of policies that have nothing left to clear, and of those that cannot finish.
     pub(super) fn finish_deletions(&mut self, now: Now) {
         if !self.gate.may_end_deletions() {
@@ -70,7 +53,7 @@ impl Engine {
 
     /// What a policy that is being deleted waits for. While it is held, no deadline passes, even if the API
     /// does not answer meanwhile: a person may take any time.
-    fn waits(&self, key: &PolicyKey) -> Waits {
+    pub(super) fn waits(&self, key: &PolicyKey) -> Waits {
         let frozen = self
             .policies
             .get(key)
@@ -81,37 +64,22 @@ impl Engine {
         if !self.gate.is_connected() || !self.observed.polling().is_closed() {
             return Waits::Unreachable;
         }
-        if self.must_record(key) {
+        if must_record(self.policies, self.records, key) {
             return Waits::Held;
         }
         Waits::Clearing
     }
 
-    /// Notes progress for the policies that clear a device.
-    pub(super) fn note_progress(&mut self, step: &Progress, now: Now) {
-        let (Progress::Read(id, _) | Progress::Changed(id, _) | Progress::Cleared(id)) = step;
-        let Some(node) = self.devices.get(id) else {
-            return;
-        };
-        for key in node.clearing() {
-            if let Some(entry) = self.policies.get_mut(key) {
-                entry
-                    .cleanup_mut()
-                    .note_progress(step.clone(), now.monotonic);
-            }
-        }
-    }
-
     pub(super) fn end(&mut self, key: &PolicyKey, why: Option<String>) {
         self.policies.end_cleanup(key);
         self.dirty.report(key);
-        let abandoned = why.map(|why| self.abandon(key, why));
+        let abandoned = why.map(|why| abandon(self.observed, self.policies, key, why));
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         entry.cleanup_mut().end(abandoned);
         let managed = entry.take_managed();
-        self.forget_released(key, &managed);
+        forget_released(self.devices, self.dirty, key, &managed);
     }
 
     /// Why the remaining settings will not be cleared; `None` while they may be.
@@ -123,7 +91,7 @@ impl Engine {
             Err(refusal @ Refusal::Invalid(_)) => {
                 return Some(format!("the policy is invalid: {refusal}"));
             }
-            Err(refusal) if self.may_be_allowed_yet(refusal) && !is_over => return None,
+            Err(refusal) if self.gate.may_be_allowed_yet(refusal) && !is_over => return None,
             Err(refusal) => return Some(format!("the policy is not allowed: {refusal}")),
         };
         match policy.mode {
@@ -149,60 +117,94 @@ impl Engine {
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
             return Some(failure.message.clone());
         }
-        if let Some(forbidden) = self.forbidden(entry, key) {
+        if let Some(forbidden) = forbidden(self.devices, entry, key) {
             return Some(forbidden);
         }
         if !is_over {
             return None;
         }
-        let blocker = self.clear_report(key).and_then(|report| report.blocker);
+        let blocker = clear_report(self.gate, self.observed, self.policies, self.devices, key)
+            .and_then(|report| report.blocker);
         let patience = deadline.map(Deadline::patience).unwrap_or_default();
         Some(blocker.unwrap_or_else(|| {
             let seconds = patience.as_secs();
             format!("nothing was cleared for {seconds} seconds (--clear-timeout)")
         }))
     }
+}
 
-    /// The reason, if guardrails deny all remaining changes: waiting does not help then.
-    fn forbidden(&self, entry: &PolicyEntry, key: &PolicyKey) -> Option<String> {
-        let is_forbidden = |difference: &Difference| {
-            matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
-        };
-        let mut first = None;
-        for id in entry.needed_record().managed.released_devices() {
-            let node = self.devices.get(id)?;
-            let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
-            if !node.plan().complete() || node.is_busy() || !own().all(is_forbidden) {
-                return None;
-            }
-            first = first.or(blocker(node, key, own().next()?));
-        }
-        first
+/// Starts to clean up after a policy that is being deleted. `patience`: the time without progress that it
+/// may take.
+pub(super) fn begin_cleanup(
+    policies: &mut PolicySet,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+    patience: Option<Duration>,
+) {
+    let Some(entry) = policies.get_mut(key) else {
+        return;
+    };
+    if entry.begin_cleanup(patience) {
+        policies.begin_cleanup(key);
+        dirty.rebind(key);
+        dirty.report(key);
     }
+}
 
-    fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {
-        let mut settings = ManagedSettings::default();
-        let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
-        if let Some(entry) = self.policies.get(key) {
-            let managed = &entry.needed_record().managed;
-            if !managed.nodes.is_empty() {
-                settings.keys = entry.needed_record().owned.names();
-                settings.routes.clone_from(&managed.routes);
-            }
-            let due = managed.released.keys();
-            due.for_each(|due| settings.merge(due));
-            devices = managed.nodes.iter().collect();
-            devices.extend(managed.released_devices());
+/// When the next deadline passes.
+pub(super) fn next_cleanup(gate: &Gate, policies: &PolicySet) -> Option<Duration> {
+    if !gate.may_end_deletions() {
+        return None;
+    }
+    let deleting = policies.deleting();
+    deleting
+        .filter_map(|key| policies.get(key)?.cleanup().deadline()?.ends_at())
+        .min()
+}
+
+/// The reason, if guardrails deny all remaining changes: waiting does not help then.
+fn forbidden(devices: &Devices, entry: &PolicyEntry, key: &PolicyKey) -> Option<String> {
+    let mut first = None;
+    for id in entry.needed_record().managed.released_devices() {
+        let node = devices.get(id)?;
+        let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
+        if !node.plan().complete() || node.is_busy() || !own().all(is_forbidden) {
+            return None;
         }
-        let called = |id: &&NodeId| match self.observed.index().get(id) {
-            Some(device) => format!("{} ({id})", device.label()),
-            None => id.to_string(),
-        };
-        Abandoned {
-            total: devices.len(),
-            devices: devices.iter().take(NAMED).map(called).collect(),
-            settings,
-            why,
+        first = first.or(blocker(node, key, own().next()?));
+    }
+    first
+}
+
+fn is_forbidden(difference: &Difference) -> bool {
+    matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
+}
+
+fn abandon(observed: &Observed, policies: &PolicySet, key: &PolicyKey, why: String) -> Abandoned {
+    let mut settings = ManagedSettings::default();
+    let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
+    if let Some(entry) = policies.get(key) {
+        let managed = &entry.needed_record().managed;
+        if !managed.nodes.is_empty() {
+            settings.keys = entry.needed_record().owned.names();
+            settings.routes.clone_from(&managed.routes);
         }
+        let due = managed.released.keys();
+        due.for_each(|due| settings.merge(due));
+        devices = managed.nodes.iter().collect();
+        devices.extend(managed.released_devices());
+    }
+    Abandoned {
+        total: devices.len(),
+        devices: devices
+            .iter()
+            .take(NAMED)
+            .map(|id| match observed.index().get(id) {
+                Some(device) => format!("{} ({id})", device.label()),
+                None => id.to_string(),
+            })
+            .collect(),
+        settings,
+        why,
     }
 }

@@ -2,14 +2,28 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Engine;
+use super::{
+    actions::{Actions, have_begun},
+    evaluation::{awaits_next_list, awaits_policies, is_undecided},
+    limit::ChangeLimit,
+    poll::poll,
+};
 use crate::{
     model::NodeId,
     plan::{AttributeWrites, Call, Difference, PolicyKey},
     tailnet::{
-        Now, Request,
-        device_state::{Cause, DeviceState, Step},
-        lanes::Lane,
+        Now, Request, Settings,
+        change_budget::ChangeBudget,
+        device_state::{Cause, DeviceState, Step, StepContext},
+        devices::Devices,
+        dirty::Dirty,
+        gate::Gate,
+        lanes::{Lane, Queues},
+        matching::Matching,
+        mutants::mutant,
+        observed::Observed,
+        outbox::Outbox,
+        policy_set::PolicySet,
     },
 };
 
@@ -21,12 +35,26 @@ const BATCH_LIMIT: Duration = Duration::from_secs(4);
 /// The number of devices in one batch of attribute writes (from the design; the API documents none).
 const BATCH_SIZE: usize = 50;
 
-impl Engine {
+/// What this phase reads and changes.
+pub(super) struct Dispatch<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub matching: &'e Matching,
+    pub devices: &'e mut Devices,
+    pub queues: &'e mut Queues,
+    pub change_budget: &'e mut ChangeBudget,
+    pub dirty: &'e mut Dirty,
+    pub outbox: &'e mut Outbox,
+}
+
+impl Dispatch<'_> {
     /// Decides the next steps, and sends what can be sent.
     pub(super) fn dispatch(&mut self, now: Now) {
         for id in self.dirty.take_steps() {
             // The record comes first: the step depends on whether the deletion has begun.
-            self.begin_deletions(&id, now);
+            self.actions().begin_deletions(&id, now);
             self.decide_step(&id, now);
         }
         if self.outbox.has_lane(now.monotonic) {
@@ -68,19 +96,22 @@ impl Engine {
             self.change_budget.reservations_mut().ask(id, false);
             return;
         };
-        if self.is_undecided(id) || self.awaits_policies(id) || self.awaits_next_list(node) {
+        if is_undecided(self.matching, self.policies, id)
+            || awaits_policies(self.matching, self.policies, self.observed, id)
+            || awaits_next_list(self.matching, node)
+        {
             self.queues.put(id, Lane::Blocked, now.monotonic);
             return;
         }
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         // A device with a request in flight waits for its answer, not for a reservation.
         let waits = matches!(step, Step::Blocked(Cause::Parts | Cause::Record));
-        let waits = waits && self.counts_changes();
+        let waits = waits && self.limit().counts_changes();
         self.change_budget.reservations_mut().ask(id, waits);
         let lane = match &step {
             Step::Rest(_) => Lane::Idle,
             Step::Blocked(_) => Lane::Blocked,
-            Step::Read(_) | Step::Call(..) if self.is_urgent(node) => Lane::Urgent,
+            Step::Read(_) | Step::Call(..) if is_urgent(self.policies, node) => Lane::Urgent,
             Step::Read(_) | Step::Call(..) => Lane::Routine,
             Step::WriteAttributes(..) => Lane::Batch,
             Step::Verify => Lane::Verify,
@@ -99,52 +130,10 @@ impl Engine {
         };
         let timer = retry.into_iter().chain(expiry).min();
         self.devices.set_timer(id, timer);
-        let namespace = self.cause_of(id, &step);
+        let namespace = cause_of(self.policies, self.devices, id, &step);
         self.queues.put_for(id, lane, &namespace, now.monotonic);
         if lane == Lane::Idle {
-            self.idle(id, now.monotonic);
-        }
-    }
-
-    pub(super) fn is_urgent(&self, node: &DeviceState) -> bool {
-        node.all_policies().any(|key| self.makes_urgent(key))
-    }
-
-    fn makes_urgent(&self, key: &PolicyKey) -> bool {
-        self.policies.get(key).is_some_and(|entry| {
-            entry.is_urgent()
-                && entry.nodes().nth(MANY).is_none()
-                && entry.needed_record().managed.released_count() <= MANY
-        })
-    }
-
-    /// The namespace that causes the next request for a device: of the change, of the edited policy, or of
-    /// one of the policies that target it.
-    fn cause_of(&self, id: &NodeId, step: &Step) -> String {
-        let owner = match step {
-            Step::Call(_, differences) => differences.first().map(|it| &it.owner),
-            _ => None,
-        };
-        let node = self.devices.get(id);
-        let all = || node.into_iter().flat_map(DeviceState::all_policies);
-        let owner = owner.or_else(|| all().find(|key| self.makes_urgent(key)));
-        let owner = owner.or_else(|| all().next());
-        owner.map(|key| key.namespace.clone()).unwrap_or_default()
-    }
-
-    fn idle(&mut self, id: &NodeId, now: Duration) {
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        node.drop_unneeded_reads(now);
-        let done = node.is_done();
-        let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
-        for key in policies {
-            // An edited policy stays urgent until its devices are done.
-            if done && let Some(entry) = self.policies.get_mut(&key) {
-                entry.set_urgent(false);
-            }
-            self.dirty.report(&key);
+            idle(self.policies, self.devices, self.dirty, id, now.monotonic);
         }
     }
 
@@ -158,7 +147,15 @@ impl Engine {
         match step {
             Some(Step::Read(request)) => self.send_for(id, request, Vec::new(), now),
             // A one-shot action is recorded first.
-            Some(Step::Call(_, differences)) if !self.have_begun(&differences, now) => {
+            Some(Step::Call(_, differences))
+                if !have_begun(
+                    self.change_budget,
+                    self.policies,
+                    self.devices,
+                    &differences,
+                    now,
+                ) =>
+            {
                 self.queues.put(id, Lane::Blocked, now.monotonic);
                 self.dirty.step_later(id);
             }
@@ -201,7 +198,7 @@ impl Engine {
             }
             if !self.queues.written().is_empty() {
                 self.observed.poll_after_writes(now.monotonic);
-                self.poll(now);
+                poll(self.gate, self.observed, self.outbox, now);
             }
         }
     }
@@ -277,5 +274,101 @@ impl Engine {
                 now,
             );
         }
+    }
+
+    /// What the next step of a device rests on beside its own state.
+    pub(super) fn step_context(
+        &self,
+        id: &NodeId,
+        node: &DeviceState,
+        now: Duration,
+    ) -> StepContext {
+        // Of every policy of the device: a record that is lost would leave a setting that nothing clears.
+        let is_recorded = node.all_policies().all(|key| {
+            let entry = self.policies.get(key);
+            entry.is_some_and(|entry| entry.records().are_durable_at(id))
+        });
+        StepContext {
+            missing: self.observed.absence().is_missing(id),
+            recorded: (is_recorded || mutant!(RequestBeforeRecord)) && self.limit().may_change(id),
+            refresh: self
+                .observed
+                .read_interval(id, self.settings.attributes_interval),
+            list_trusted: self.observed.polling().is_trusted(now),
+            fresh_for: self.settings.fresh_for(),
+            now,
+        }
+    }
+
+    const fn limit(&self) -> ChangeLimit<'_> {
+        ChangeLimit {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            change_budget: self.change_budget,
+        }
+    }
+
+    const fn actions(&mut self) -> Actions<'_> {
+        Actions {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            devices: self.devices,
+            change_budget: self.change_budget,
+            dirty: self.dirty,
+            outbox: self.outbox,
+        }
+    }
+}
+
+/// Whether a device belongs to a policy that was just edited.
+pub(super) fn is_urgent(policies: &PolicySet, node: &DeviceState) -> bool {
+    node.all_policies().any(|key| makes_urgent(policies, key))
+}
+
+fn makes_urgent(policies: &PolicySet, key: &PolicyKey) -> bool {
+    policies.get(key).is_some_and(|entry| {
+        entry.is_urgent()
+            && entry.nodes().nth(MANY).is_none()
+            && entry.needed_record().managed.released_count() <= MANY
+    })
+}
+
+/// The namespace that causes the next request for a device: of the change, of the edited policy, or of
+/// one of the policies that target it.
+fn cause_of(policies: &PolicySet, devices: &Devices, id: &NodeId, step: &Step) -> String {
+    let owner = match step {
+        Step::Call(_, differences) => differences.first().map(|it| &it.owner),
+        _ => None,
+    };
+    let node = devices.get(id);
+    let all = || node.into_iter().flat_map(DeviceState::all_policies);
+    let owner = owner.or_else(|| all().find(|key| makes_urgent(policies, key)));
+    let owner = owner.or_else(|| all().next());
+    owner.map(|key| key.namespace.clone()).unwrap_or_default()
+}
+
+fn idle(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    now: Duration,
+) {
+    let Some(node) = devices.get_mut(id) else {
+        return;
+    };
+    node.drop_unneeded_reads(now);
+    let done = node.is_done();
+    let keys: Vec<PolicyKey> = node.all_policies().cloned().collect();
+    for key in keys {
+        // An edited policy stays urgent until its devices are done.
+        if done && let Some(entry) = policies.get_mut(&key) {
+            entry.set_urgent(false);
+        }
+        dirty.report(&key);
     }
 }

@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use super::Engine;
+use super::{
+    claims::redeclare,
+    targeting::{Targeting, end_waiting_for},
+};
 use crate::{
     model::NodeId,
     plan::{Mode, Policy, PolicyKey, Refusal},
-    tailnet::{device_state::DeviceState, evaluation::Evaluation, policy_entry::PolicyEntry},
+    tailnet::{
+        device_state::DeviceState, devices::Devices, dirty::Dirty, evaluation::Evaluation,
+        matching::Matching, observed::Observed, policy_entry::PolicyEntry, policy_set::PolicySet,
+    },
 };
 
 /// The evaluation steps that a namespace has before the next one gets its turn.
 const TURN: usize = 20_000;
 
-impl Engine {
+impl Targeting<'_> {
     /// Matches selectors with devices, in a share, and applies the results that are complete.
     pub(super) fn evaluate(&mut self, now: Duration) {
         for key in self.dirty.bindings() {
@@ -26,53 +32,11 @@ impl Engine {
         }
     }
 
-    /// When the next share is due, if any: at once.
-    pub(super) fn evaluates_at(&self) -> Option<Duration> {
-        (self.gate.may_decide(&self.observed) && self.matching.is_evaluating())
-            .then_some(Duration::ZERO)
-    }
-
-    /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
-    pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
-        let targets = |entry: &&PolicyEntry| entry.targets().contains(id);
-        let of = self
-            .matching
-            .evaluating()
-            .filter_map(|key| self.policies.get(key));
-        let mut of = of
-            .filter(targets)
-            .filter_map(|entry| entry.targets().evaluation());
-        of.any(|it| it.is_pending(id))
-    }
-
-    /// Whether a policy may turn out to target a device and take precedence there.
-    pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
-        let awaited = self.matching.evaluating();
-        let awaited = awaited.filter_map(|key| self.policies.get(key));
-        let mut awaited = awaited.filter(|entry| entry.targets().is_awaited());
-        awaited.any(|entry| {
-            let policy = entry.intended().as_ref();
-            let device = self.observed.index().get(id);
-            policy.is_ok_and(|policy| {
-                policy.mode != Mode::Observe
-                    && device.is_some_and(|it| policy.allowance.is_about(it))
-            })
-        })
-    }
-
-    /// Whether a setting of a device may belong to a policy whose device the last list lacks: a type of
-    /// attributes, an address or a name counts in the whole tailnet.
-    pub(super) fn awaits_next_list(&self, node: &DeviceState) -> bool {
-        let mut differences = node.plan().differences.iter();
-        self.matching.has_undecided()
-            && differences.any(|difference| difference.change.field().is_tailnet_wide())
-    }
-
     /// Notes whether a policy, which claims settings that count in the whole tailnet, may have a device that
     /// the last list lacks: it is undecided whether its bound device is gone, or the first list of a term has
     /// none for it.
     pub(super) fn note_undecided(&mut self, key: &PolicyKey) {
-        let is_first = !self.can_compare_lists();
+        let is_first = !self.gate.can_compare_lists(self.observed);
         let entry = self.policies.get(key);
         let is_undecided = entry.is_some_and(|entry| {
             let policy = entry.policy().as_ref().ok();
@@ -90,21 +54,6 @@ impl Engine {
         self.matching.note_undecided(key, is_undecided);
     }
 
-    /// Another list decides what the last one left undecided. What remains is noted again.
-    pub(super) fn end_undecided(&mut self) {
-        if self.matching.end_undecided() {
-            self.dirty.step_all(self.devices.ids().cloned());
-        }
-    }
-
-    /// Forgets a deleted policy.
-    pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
-        self.end_waiting_for(std::slice::from_ref(key));
-        self.matching.end(key);
-        self.matching.note_undecided(key, false);
-        self.matching.note_successor(key, None);
-    }
-
     /// Begins to match all devices with a new selector.
     fn begin_evaluation(&mut self, key: &PolicyKey) {
         let Some(entry) = self.policies.get_mut(key) else {
@@ -112,11 +61,10 @@ impl Engine {
         };
         // A policy that is being deleted must adopt no further device.
         let leaves = entry.is_deleting();
-        let selects = |policy: &Policy| {
+        let selector = entry.intended().as_ref().ok().and_then(|policy| {
             let selector = policy.selector().cloned()?;
             Some((selector, policy.allowance.clone()))
-        };
-        let selector = entry.intended().as_ref().ok().and_then(selects);
+        });
         let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
             // The policy targets a single device, or no device any longer.
             if let Some(next) = entry.targets_mut().end_evaluation() {
@@ -135,7 +83,12 @@ impl Engine {
         self.matching.begin(key);
         // Editing a selector again and again must not make others wait.
         if is_edited {
-            self.end_waiting_for(std::slice::from_ref(key));
+            end_waiting_for(
+                self.policies,
+                self.devices,
+                self.dirty,
+                std::slice::from_ref(key),
+            );
         }
     }
 
@@ -177,7 +130,7 @@ impl Engine {
 
     /// A policy with devices to match, of the namespace after the one that had the last turn.
     fn next_to_evaluate(&mut self) -> Option<PolicyKey> {
-        let policies = &self.policies;
+        let policies = &*self.policies;
         self.matching.next_turn(|key| {
             let entry = policies.get(key);
             let evaluation = entry.and_then(|entry| entry.targets().evaluation());
@@ -226,8 +179,14 @@ impl Engine {
             return;
         };
         let declared = edited.ok();
-        self.redeclare(declared.as_ref(), Some(&before));
-        self.concern_devices(key);
+        redeclare(
+            self.tailnet_wide,
+            self.policies,
+            self.dirty,
+            declared.as_ref(),
+            Some(&before),
+        );
+        concern_devices(self.policies, self.dirty, key);
     }
 
     /// Puts an edited policy in force.
@@ -237,14 +196,78 @@ impl Engine {
         };
         let after = policy.as_ref().ok().cloned();
         let before = entry.put_in_force(policy);
-        self.redeclare(before.as_ref().ok(), after.as_ref());
-        self.concern_devices(key);
+        redeclare(
+            self.tailnet_wide,
+            self.policies,
+            self.dirty,
+            before.as_ref().ok(),
+            after.as_ref(),
+        );
+        concern_devices(self.policies, self.dirty, key);
         self.dirty.report(key);
     }
+}
 
-    fn concern_devices(&mut self, key: &PolicyKey) {
-        if let Some(entry) = self.policies.get(key) {
-            self.dirty.plan_all(entry.managed().into_iter().cloned());
-        }
+/// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
+pub(super) fn is_undecided(matching: &Matching, policies: &PolicySet, id: &NodeId) -> bool {
+    let targets = |entry: &&PolicyEntry| entry.targets().contains(id);
+    let of = matching.evaluating().filter_map(|key| policies.get(key));
+    let mut of = of
+        .filter(targets)
+        .filter_map(|entry| entry.targets().evaluation());
+    of.any(|it| it.is_pending(id))
+}
+
+/// Whether a policy may turn out to target a device and take precedence there.
+pub(super) fn awaits_policies(
+    matching: &Matching,
+    policies: &PolicySet,
+    observed: &Observed,
+    id: &NodeId,
+) -> bool {
+    let awaited = matching.evaluating();
+    let awaited = awaited.filter_map(|key| policies.get(key));
+    let mut awaited = awaited.filter(|entry| entry.targets().is_awaited());
+    awaited.any(|entry| {
+        let policy = entry.intended().as_ref();
+        let device = observed.index().get(id);
+        policy.is_ok_and(|policy| {
+            policy.mode != Mode::Observe && device.is_some_and(|it| policy.allowance.is_about(it))
+        })
+    })
+}
+
+/// Whether a setting of a device may belong to a policy whose device the last list lacks: a type of
+/// attributes, an address or a name counts in the whole tailnet.
+pub(super) fn awaits_next_list(matching: &Matching, node: &DeviceState) -> bool {
+    let mut differences = node.plan().differences.iter();
+    matching.has_undecided()
+        && differences.any(|difference| difference.change.field().is_tailnet_wide())
+}
+
+/// Another list decides what the last one left undecided. What remains is noted again.
+pub(super) fn end_undecided(matching: &mut Matching, devices: &Devices, dirty: &mut Dirty) {
+    if matching.end_undecided() {
+        dirty.step_all(devices.ids().cloned());
+    }
+}
+
+/// Forgets a deleted policy.
+pub(super) fn end_evaluation(
+    matching: &mut Matching,
+    policies: &mut PolicySet,
+    devices: &Devices,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+) {
+    end_waiting_for(policies, devices, dirty, std::slice::from_ref(key));
+    matching.end(key);
+    matching.note_undecided(key, false);
+    matching.note_successor(key, None);
+}
+
+fn concern_devices(policies: &PolicySet, dirty: &mut Dirty, key: &PolicyKey) {
+    if let Some(entry) = policies.get(key) {
+        dirty.plan_all(entry.managed().into_iter().cloned());
     }
 }

@@ -1,62 +1,24 @@
-//! Applies the change limit: which policies it holds now.
+//! What the change limit allows now, in total and for each namespace.
 
-use super::Engine;
 use crate::{
     model::{NodeId, share_of_one_namespace},
-    plan::Policy,
-    tailnet::{Now, mutants::mutant, policy_entry::PolicyEntry},
+    plan::{ApprovedOn, FrozenPlan, PolicyKey},
+    tailnet::{
+        Now, Settings, change_budget::ChangeBudget, devices::Devices, dirty::Dirty, gate::Gate,
+        held_plan::HeldPlan, mutants::mutant, observed::Observed, policy_set::PolicySet,
+    },
 };
 
-/// How often one step applies the limit at most.
-const ROUNDS: u32 = 3;
+/// What the change limit is computed from.
+pub(super) struct ChangeLimit<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e Gate,
+    pub observed: &'e Observed,
+    pub policies: &'e PolicySet,
+    pub change_budget: &'e ChangeBudget,
+}
 
-impl Engine {
-    /// Devices whose last change is an hour old count again.
-    pub(super) fn expire_changes(&mut self, now: Now) {
-        let over = self.change_budget.expire(now.monotonic);
-        let known = over.into_iter().filter(|id| self.devices.contains(id));
-        self.dirty.plan_all(known);
-    }
-
-    /// Decides which policies are held, so that no more devices are changed than the limit allows.
-    ///
-    /// A held policy has no part in shared lists. That changes the plans of devices, and so which policies
-    /// need a change at all. Hence a few rounds.
-    pub(super) fn apply_limit(&mut self, now: Now) {
-        for _ in 0..ROUNDS {
-            if !self.apply_limit_once(now) {
-                return;
-            }
-        }
-    }
-
-    /// Returns whether other policies are held than before.
-    fn apply_limit_once(&mut self, now: Now) -> bool {
-        let (most, share) = (self.most_changes(), self.namespace_share());
-        let concerned = self.change_budget.find_large(most);
-        self.dirty.plan_all(concerned);
-        let policies = &self.policies;
-        let change = self.change_budget.hold(most, share, |key| {
-            let policy = policies.get(key)?.policy().as_ref();
-            policy.ok().map(Policy::rank)
-        });
-        self.dirty.report_all(change.beyond_share);
-        if change.held.is_empty() && !self.dirty.has_plans() {
-            return false;
-        }
-        for key in &change.held {
-            let wanted = self.change_budget.wanted_by(key);
-            self.dirty.plan_all(wanted.cloned());
-            // Also devices without differences: a policy that is no longer held manages their fields.
-            let held = self.policies.get(key);
-            let unmanaged = held.map(PolicyEntry::partly_managed).into_iter();
-            self.dirty.manage_fields_all(unmanaged.flatten());
-            self.dirty.report(key);
-        }
-        self.plan_dirty(now);
-        true
-    }
-
+impl ChangeLimit<'_> {
     /// How many devices the policies of one namespace may change within an hour, if policies of another
     /// namespace exist. Policies that are not allowed do not count.
     pub(super) fn namespace_share(&self) -> Option<usize> {
@@ -87,4 +49,32 @@ impl Engine {
         let is_counted = self.change_budget.reservations().is_recorded(id);
         is_counted || !self.counts_changes() || mutant!(NothingIsReserved)
     }
+
+    /// A frozen plan as it is reported, with the limit that holds it.
+    pub(super) fn held_plan(&self, key: &PolicyKey, plan: &FrozenPlan) -> HeldPlan {
+        let limit = self.most_changes();
+        let is_beyond_share = self.change_budget.is_beyond_share(key);
+        let share = self.namespace_share().filter(|_| is_beyond_share);
+        HeldPlan {
+            hash: plan.hash.clone(),
+            on: plan.on,
+            changes: plan.changes().count(),
+            devices: plan.changes().devices(),
+            open: plan.open().count(),
+            limit: limit.filter(|_| plan.on == ApprovedOn::Tailnet),
+            share: share.filter(|_| plan.on == ApprovedOn::Tailnet),
+        }
+    }
+}
+
+/// Devices whose last change is an hour old count again.
+pub(super) fn expire_changes(
+    change_budget: &mut ChangeBudget,
+    devices: &Devices,
+    dirty: &mut Dirty,
+    now: Now,
+) {
+    let over = change_budget.expire(now.monotonic);
+    let known = over.into_iter().filter(|id| devices.contains(id));
+    dirty.plan_all(known);
 }

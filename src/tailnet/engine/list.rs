@@ -4,20 +4,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, intake::unexpected};
+use super::{evaluation::end_undecided, lookup::looked_up_devices};
 use crate::{
     model::{Device, NodeId},
-    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
+    plan::{ConflictKind, DeviceIndex, Field, Hold, PolicyKey, Target},
     tailnet::{
-        Answer, Failure, Now, Ticket, device_lookup::is_lacking, device_state::DeviceState,
-        mutants::mutant, polling::Asked, read_shares::ReadShares,
+        Answer, Failure, Now, Settings, Ticket, device_lookup::is_lacking,
+        device_state::DeviceState, devices::Devices, dirty::Dirty, gate::Gate, matching::Matching,
+        mutants::mutant, observed::Observed, policy_set::PolicySet, polling::Asked,
     },
 };
 
 /// The number of devices that may leave between two lists without making the later one doubtful.
 const FEW: usize = 5;
 
-impl Engine {
+/// What a list of devices changes.
+pub(super) struct Listing<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e mut Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub matching: &'e mut Matching,
+    pub devices: &'e mut Devices,
+    pub dirty: &'e mut Dirty,
+    pub rng: &'e mut fastrand::Rng,
+}
+
+impl Listing<'_> {
+    /// Takes the answer of a poll.
     pub(super) fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
         let before = self.observed.polling().outage().cloned();
         match result {
@@ -29,58 +43,19 @@ impl Engine {
             }) => {
                 self.observed.set_skipped(skipped);
                 self.gate.note_missing_scopes(lacks);
-                self.observed.poll_succeeded(
-                    now.monotonic,
-                    self.settings.poll_interval,
-                    &mut self.rng,
-                );
+                self.observed
+                    .poll_succeeded(now.monotonic, self.settings.poll_interval, self.rng);
                 self.take_devices(devices, asked.at);
                 self.complete_reconcile_requests(asked.ticket);
             }
             result => {
-                let failure = result.err().unwrap_or_else(unexpected);
-                self.observed
-                    .poll_failed(now.monotonic, failure, &mut self.rng);
+                let failure = result.err().unwrap_or_else(Failure::unexpected);
+                self.observed.poll_failed(now.monotonic, failure, self.rng);
             }
         }
         // The second list shows which devices the first one lacked.
         if self.observed.polling().outage() != before.as_ref() || self.observed.lists() <= 2 {
-            self.report_all();
-        }
-    }
-
-    /// Polls at once for a policy, and reads the attributes of its devices. The next poll answers policies
-    /// that request too often, and policies that are not allowed.
-    pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
-        self.policies
-            .request_reconcile(key, self.outbox.last_ticket());
-        let Some(entry) = self
-            .policies
-            .get(key)
-            .filter(|entry| entry.policy().is_ok())
-        else {
-            return;
-        };
-        let needs_reads = |id: &&NodeId| {
-            let node = self.devices.get(id);
-            node.is_some_and(|node| node.plan().owners.need_attributes())
-        };
-        let to_read: Vec<NodeId> = entry.nodes().filter(needs_reads).cloned().collect();
-        let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
-        let is_due = self.observed.polling().comes_at_once(now.monotonic);
-        let given = (self.settings.poll_interval, reads, is_due);
-        if !self.policies.grant_reconcile(key, given, now.monotonic) {
-            return;
-        }
-        for id in to_read {
-            if let Some(node) = self.devices.get_mut(&id) {
-                node.require_attributes();
-                self.dirty.step(&id);
-            }
-        }
-        // While the list fails, its own backoff counts.
-        if self.observed.polling().failure().is_none() {
-            self.observed.poll_now(now.monotonic);
+            self.dirty.report_all(self.policies.keys().cloned());
         }
     }
 
@@ -97,7 +72,7 @@ impl Engine {
             self.leave_other_tailnet(&devices);
             self.await_policies();
         } else {
-            self.end_undecided();
+            end_undecided(self.matching, self.devices, self.dirty);
         }
         // What was cleared nowhere before is released now.
         let confirmed = self.observed.take_owners(&devices);
@@ -122,25 +97,17 @@ impl Engine {
         self.observed.replace(fleet);
         // Not for what machines claim: one that keeps changing its hostname must not cause status writes.
         if owners_changed {
-            self.report_empty_selectors();
+            report_empty_selectors(self.policies, self.dirty);
         }
-        self.find_inactive();
-        self.reconsider_taken();
+        find_inactive(self.devices, self.dirty);
+        reconsider_taken(self.devices, self.dirty);
         // A policy whose device is unchanged in the list stays bound as it was.
         let lost = self.devices.ids();
         let lost = lost.filter(|id| self.observed.index().get(id).is_none());
         changed.extend(lost.cloned());
-        self.mark_bindings(|id| id.is_some_and(|id| changed.contains(id)));
-    }
-
-    /// A policy without a device names what the devices have instead.
-    fn report_empty_selectors(&mut self) {
-        let empty = self
-            .policies
-            .iter()
-            .filter(|(_, entry)| entry.targets().selected().is_some_and(BTreeSet::is_empty));
-        let empty: Vec<PolicyKey> = empty.map(|(key, _)| key.clone()).collect();
-        self.dirty.report_all(empty);
+        mark_bindings(self.policies, self.dirty, |id| {
+            id.is_some_and(|id| changed.contains(id))
+        });
     }
 
     /// If the first list after a new connection has none of the known devices, it is of another tailnet: no
@@ -208,34 +175,11 @@ impl Engine {
             }
             known => {
                 let device = node.with_known_routes(device);
-                let differs = known != Some(&device);
-                let has_changed = node.note_listed() || differs || mutant!(ListEndsBackoffs);
-                if mutant!(ListEndsBackoffs) {
-                    node.progress_mut().forget_failures();
-                }
-                if has_changed {
-                    self.dirty.plan(&id);
-                }
-                if known.is_none_or(|known| known.facts_differ(&device)) {
-                    self.dirty.rematch(&id);
-                }
+                let has_changed = take_known(node, known, &device, self.dirty);
                 fleet.insert(device);
                 is_back || has_changed
             }
         }
-    }
-
-    /// Plans again the devices that wait for an address or a name: it may be free now.
-    fn reconsider_taken(&mut self) {
-        let taken =
-            |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
-        let waits = |node: &DeviceState| {
-            let mut all = node.plan().differences.iter().chain(&node.plan().shown);
-            let mut lost = node.plan().owners.conflicts.iter();
-            all.any(taken) || lost.any(|lost| matches!(lost.kind, ConflictKind::Device(_)))
-        };
-        let waiting = self.devices.iter().filter(|(_, node)| waits(node));
-        self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
     }
 
     /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
@@ -249,9 +193,9 @@ impl Engine {
             .filter(|device| !device.external);
         let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
         let lacking: Vec<Device> = lacking.cloned().collect();
-        let looked_up = self.looked_up_devices();
-        let recorded = self.recorded_devices(listed);
-        let mut concerned = self.concerned_among(&lacking);
+        let looked_up = looked_up_devices(self.settings, self.observed);
+        let recorded = recorded_devices(self.observed, self.policies, listed);
+        let mut concerned = concerned_among(self.observed, self.policies, self.devices, &lacking);
         concerned.extend(looked_up);
         let (mut lost, mut dropped, mut is_new) = (0_usize, Vec::new(), false);
         for device in lacking {
@@ -265,14 +209,15 @@ impl Engine {
                 continue;
             }
             is_new |= times == 1 && is_concerned;
-            self.wait_for_missing(&id);
+            wait_for_missing(self.devices, self.dirty, &id);
             listed.insert(device);
         }
         for id in &recorded {
             is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
         }
-        let kept = |id: &NodeId| recorded.contains(id) || listed.get(id).is_some();
-        self.observed.absence_mut().retain(kept);
+        self.observed
+            .absence_mut()
+            .retain(|id| recorded.contains(id) || listed.get(id).is_some());
         if is_new {
             self.observed.compare_soon();
         }
@@ -283,88 +228,9 @@ impl Engine {
         dropped
     }
 
-    /// Work on a missing device waits, and its policies report the device as missing.
-    fn wait_for_missing(&mut self, id: &NodeId) {
-        if let Some(node) = self.devices.get(id) {
-            self.dirty.step(id);
-            self.dirty.report_all(node.all_policies().cloned());
-        }
-    }
-
-    /// The recorded devices of policies that neither the list nor the snapshot has.
-    fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
-        let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
-        for entry in self.policies.values() {
-            recorded.extend(entry.bound_node());
-            recorded.extend(entry.rivals());
-            recorded.extend(entry.needed_record().managed.nodes.iter());
-            recorded.extend(entry.needed_record().managed.released_devices());
-            recorded.extend(entry.needed_record().owned.nodes());
-        }
-        recorded.extend(self.observed.absence().looked_up.bound());
-        let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
-        lacking.cloned().collect()
-    }
-
-    /// The devices that a policy manages or names. An error about one of these cannot be undone.
-    fn concerned_among(&self, lacking: &[Device]) -> BTreeSet<NodeId> {
-        let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
-        if lacking.is_empty() {
-            return concerned;
-        }
-        for entry in self.policies.values() {
-            if let Ok(policy) = entry.policy()
-                && let Target::Device(target) = &policy.target
-            {
-                let named = self.observed.index().find(&target.identity).into_iter();
-                concerned.extend(named.map(|device| device.node_id.clone()));
-            }
-        }
-        let managed = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(managed.filter(|id| self.devices.contains(id)).cloned());
-        concerned
-    }
-
-    /// A device has left the tailnet: everything that depends on it is computed again.
-    pub(super) fn give_up(&mut self, id: &NodeId) {
-        self.observed.remove(id);
-        self.dirty.rematch(id);
-        self.dirty.plan(id);
-        self.reconsider_taken();
-        self.mark_bindings(|bound| bound == Some(id));
-    }
-
-    /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
-    pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
-        let of_one_device = self.policies.iter();
-        let of_one_device = of_one_device.filter(|(key, _)| !self.policies.has_selector(key));
-        let affected = of_one_device.filter(|(_, entry)| {
-            let node = entry.nodes().next();
-            node.is_none() || concerns(node)
-        });
-        let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
-        self.dirty.rebind_all(affected);
-    }
-
-    /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
-    /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
-    pub(super) fn can_compare_lists(&self) -> bool {
-        self.observed.lists() > 1 || self.gate.approved_plan().is_some()
-    }
-
     /// Whether a list that has lost so many devices is plausible.
     fn is_plausible(&self, gone: usize) -> bool {
         gone <= FEW.max(self.observed.index().own_count() / 10)
-    }
-
-    /// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
-    fn find_inactive(&mut self) {
-        let waits = |node: &DeviceState| {
-            let mut differences = node.plan().differences.iter();
-            differences.any(|difference| difference.change.field() == Field::DeleteInactive)
-        };
-        let waiting = self.devices.iter().filter(|(_, node)| waits(node));
-        self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
     }
 
     /// The first list of a term has arrived: nothing that other processes did for the existing policies may
@@ -374,6 +240,139 @@ impl Engine {
             entry.targets_mut().await_devices();
         }
     }
+}
+
+/// Takes what a list reports of a device that a policy manages. Returns whether that may change what a policy does
+/// there.
+fn take_known(
+    node: &mut DeviceState,
+    known: Option<&Device>,
+    device: &Device,
+    dirty: &mut Dirty,
+) -> bool {
+    let differs = known != Some(device);
+    let has_changed = node.note_listed() || differs || mutant!(ListEndsBackoffs);
+    if mutant!(ListEndsBackoffs) {
+        node.progress_mut().forget_failures();
+    }
+    if has_changed {
+        dirty.plan(&device.node_id);
+    }
+    if known.is_none_or(|known| known.facts_differ(device)) {
+        dirty.rematch(&device.node_id);
+    }
+    has_changed
+}
+
+/// A policy without a device names what the devices have instead.
+fn report_empty_selectors(policies: &PolicySet, dirty: &mut Dirty) {
+    let empty = policies
+        .iter()
+        .filter(|(_, entry)| entry.targets().selected().is_some_and(BTreeSet::is_empty));
+    let empty: Vec<PolicyKey> = empty.map(|(key, _)| key.clone()).collect();
+    dirty.report_all(empty);
+}
+
+/// Plans again the devices that wait for an address or a name: it may be free now.
+fn reconsider_taken(devices: &Devices, dirty: &mut Dirty) {
+    let waiting = devices.iter().filter(|(_, node)| {
+        let mut all = node.plan().differences.iter().chain(&node.plan().shown);
+        let mut lost = node.plan().owners.conflicts.iter();
+        all.any(|it| matches!(it.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_))))
+            || lost.any(|it| matches!(it.kind, ConflictKind::Device(_)))
+    });
+    dirty.plan_all(waiting.map(|(id, _)| id.clone()));
+}
+
+/// Work on a missing device waits, and its policies report the device as missing.
+fn wait_for_missing(devices: &Devices, dirty: &mut Dirty, id: &NodeId) {
+    if let Some(node) = devices.get(id) {
+        dirty.step(id);
+        dirty.report_all(node.all_policies().cloned());
+    }
+}
+
+/// The recorded devices of policies that neither the list nor the snapshot has.
+fn recorded_devices(
+    observed: &Observed,
+    policies: &PolicySet,
+    listed: &DeviceIndex,
+) -> BTreeSet<NodeId> {
+    let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
+    for entry in policies.values() {
+        recorded.extend(entry.bound_node());
+        recorded.extend(entry.rivals());
+        recorded.extend(entry.needed_record().managed.nodes.iter());
+        recorded.extend(entry.needed_record().managed.released_devices());
+        recorded.extend(entry.needed_record().owned.nodes());
+    }
+    recorded.extend(observed.absence().looked_up.bound());
+    let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
+    lacking.cloned().collect()
+}
+
+/// The devices that a policy manages or names. An error about one of these cannot be undone.
+fn concerned_among(
+    observed: &Observed,
+    policies: &PolicySet,
+    devices: &Devices,
+    lacking: &[Device],
+) -> BTreeSet<NodeId> {
+    let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
+    if lacking.is_empty() {
+        return concerned;
+    }
+    for entry in policies.values() {
+        if let Ok(policy) = entry.policy()
+            && let Target::Device(target) = &policy.target
+        {
+            let named = observed.index().find(&target.identity).into_iter();
+            concerned.extend(named.map(|device| device.node_id.clone()));
+        }
+    }
+    let managed = lacking.iter().map(|device| &device.node_id);
+    concerned.extend(managed.filter(|id| devices.contains(id)).cloned());
+    concerned
+}
+
+/// A device has left the tailnet: everything that depends on it is computed again.
+pub(super) fn give_up(
+    observed: &mut Observed,
+    policies: &PolicySet,
+    devices: &Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+) {
+    observed.remove(id);
+    dirty.rematch(id);
+    dirty.plan(id);
+    reconsider_taken(devices, dirty);
+    mark_bindings(policies, dirty, |bound| bound == Some(id));
+}
+
+/// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
+pub(super) fn mark_bindings(
+    policies: &PolicySet,
+    dirty: &mut Dirty,
+    concerns: impl Fn(Option<&NodeId>) -> bool,
+) {
+    let of_one_device = policies.iter();
+    let of_one_device = of_one_device.filter(|(key, _)| !policies.has_selector(key));
+    let affected = of_one_device.filter(|(_, entry)| {
+        let node = entry.nodes().next();
+        node.is_none() || concerns(node)
+    });
+    let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
+    dirty.rebind_all(affected);
+}
+
+/// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
+fn find_inactive(devices: &Devices, dirty: &mut Dirty) {
+    let waiting = devices.iter().filter(|(_, node)| {
+        let mut differences = node.plan().differences.iter();
+        differences.any(|difference| difference.change.field() == Field::DeleteInactive)
+    });
+    dirty.plan_all(waiting.map(|(id, _)| id.clone()));
 }
 
 /// The devices of a list, each once, and those that the list has twice with different values.

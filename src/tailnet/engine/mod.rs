@@ -1,20 +1,24 @@
 //! The state machine of one tailnet: its parts, and the phases of a step in their order.
 //!
 //! Each part owns its state and has a small API. It knows neither the engine nor the state of another part.
-//! The phases read all parts, change them, and mark in [`Dirty`] what follows from that. Data flows from the
-//! first phase to the last; only marks flow back, into the next step.
+//! A phase is a function over the parts that it reads and changes; `parts` lists them, and the compiler holds
+//! the phase to them. It marks in [`Dirty`] what follows from its changes. Data flows from the first phase to
+//! the last; only marks flow back, into the next step.
 //!
 //! | phase | what it does | where |
 //! |---|---|---|
-//! | intake | takes an input: facts and what people declare | `intake`, `list`, `writes`, `declared` |
-//! | targeting | policies → devices | `targeting`, `evaluation`, `release` |
+//! | intake | takes an input: facts and what people declare | `intake`, `list`, `reads`, `writes`, `declared` |
+//! | targeting | policies → devices | `targeting`, `evaluation`, `release`, `sign_ins` |
 //! | planning | devices → plans, within the change limit | `planning`, `ownership`, `actions`, `claims`, `limit` |
-//! | dispatch | plans → requests | `dispatch`, `send` |
+//! | dispatch | plans → requests | `dispatch`, `send`, `poll` |
 //! | closing | decides what is reported: freezes plans, ends deletions | `closing`, `reserve`, `deleting` |
-//! | publish | emits what has changed | `publish`, `reports` |
+//! | publish | emits what has changed | `publish`, `policy_report`, `selector_report`, `tailnet_report`, `reports` |
 
 mod actions;
+mod activity;
 mod approved_plan;
+mod backoff;
+mod changes;
 mod claims;
 mod closing;
 mod declared;
@@ -25,31 +29,42 @@ mod intake;
 mod limit;
 mod list;
 mod lookup;
+mod notify;
 mod ownership;
+mod parts;
 mod planning;
+mod policy_report;
+mod poll;
 mod publish;
+mod reads;
 mod release;
 mod reports;
 mod reserve;
 mod selector_report;
 mod send;
 mod sign_ins;
+mod tailnet_report;
 mod targeting;
 mod writes;
 
 use std::time::Duration;
 
+use self::{
+    actions::expire_deletions,
+    deleting::next_cleanup,
+    limit::expire_changes,
+    lookup::find_device,
+    poll::poll,
+    send::{next_lookup, still_wants},
+};
 use super::{
-    Effect, Failure, Input, Notification, Now, Settings,
+    Doubt, Effect, Failure, Input, Now, Settings, Ticket,
     change_budget::ChangeBudget,
-    device_state::{DeviceState, StepContext},
     devices::Devices,
     dirty::{Dirty, Phases},
-    failure::Backoff,
     gate::Gate,
     lanes::Queues,
     matching::Matching,
-    mutants::mutant,
     observed::Observed,
     outbox::Outbox,
     policy_set::PolicySet,
@@ -58,12 +73,9 @@ use super::{
 };
 use crate::{
     model::NodeId,
-    plan::{PolicyKey, TailnetWide},
+    plan::{Binding, DeviceTarget, TailnetWide},
     tailscale::Haste,
 };
-
-/// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
-const FRESH: Duration = Duration::from_secs(10);
 
 /// The state machine of one tailnet: see the module's documentation.
 #[derive(Debug)]
@@ -121,15 +133,15 @@ impl Engine {
         let now = self.absorb(input, now);
         self.begin_step(now);
         if self.gate.may_decide(&self.observed) {
-            self.find_targets(now);
-            self.plan(now);
+            self.targeting().find_targets(now);
+            self.planning().plan(now);
             if self.gate.may_send(&self.observed) {
-                self.dispatch(now);
+                self.dispatching().dispatch(now);
             }
         }
         self.poll(now);
-        let due = self.close(now);
-        self.publish(due);
+        let due = self.closing().close(now);
+        self.publishing().publish(due);
         self.outbox.end_step(self.queues.is_quick(now.monotonic))
     }
 
@@ -141,9 +153,19 @@ impl Engine {
         if !self.outbox.last_turn_went_to_list() {
             self.poll(now);
         }
-        self.fire_timers(now.monotonic);
-        self.expire_changes(now);
-        self.expire_deletions(now);
+        // An expiry may have passed meanwhile.
+        self.dirty.plan_all(self.devices.take_fired(now.monotonic));
+        expire_changes(&mut self.change_budget, &self.devices, &mut self.dirty, now);
+        expire_deletions(
+            &mut self.change_budget,
+            &self.policies,
+            &mut self.dirty,
+            now,
+        );
+    }
+
+    fn poll(&mut self, now: Now) {
+        poll(&self.gate, &mut self.observed, &mut self.outbox, now);
     }
 
     /// The settings of the tailnet.
@@ -155,6 +177,35 @@ impl Engine {
     #[must_use]
     pub fn wants_turn(&self) -> Option<Haste> {
         self.outbox.wants_turn()
+    }
+
+    /// Whether the reasons for a write that waits to be sent still hold: this process leads, the connection
+    /// is the one that the write was decided for, and the plan still has exactly these changes.
+    #[must_use]
+    pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
+        still_wants(
+            &self.gate,
+            &self.observed,
+            &self.devices,
+            &self.outbox,
+            ticket,
+            now,
+        )
+    }
+
+    /// Whether anything may be written to the tailnet at all.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.gate.leads() && self.gate.is_connected() && !self.policies.guardrails().suspended()
+    }
+
+    /// Finds a device in the last lists for another controller, and tells why the result is in doubt.
+    pub(super) fn find(
+        &mut self,
+        target: &DeviceTarget,
+        bound: Option<&NodeId>,
+    ) -> Result<(Binding, Option<Doubt>), Failure> {
+        find_device(&self.gate, &mut self.observed, target, bound)
     }
 
     /// Whether no request is in flight.
@@ -188,10 +239,11 @@ impl Engine {
             .filter(|_| self.gate.may_send(&self.observed));
         let ends = [
             self.change_budget.holds_until(),
-            self.next_cleanup(),
+            next_cleanup(&self.gate, &self.policies),
             self.records.due_at().filter(|_| self.gate.leads()),
         ];
-        let evaluation = self.evaluates_at();
+        let evaluation = (self.gate.may_decide(&self.observed) && self.matching.is_evaluating())
+            .then_some(Duration::ZERO);
         let may_run = Phases {
             decide: self.gate.may_decide(&self.observed),
             approve: self.gate.leads(),
@@ -205,71 +257,9 @@ impl Engine {
             lane,
             evaluation,
             dirty,
-            self.next_lookup(),
+            next_lookup(&self.gate, &self.observed, &self.outbox),
         ];
         own.into_iter().chain(ends).flatten().min()
-    }
-
-    pub(super) fn step_context(
-        &self,
-        id: &NodeId,
-        node: &DeviceState,
-        now: Duration,
-    ) -> StepContext {
-        let is_recorded = |key: &PolicyKey| {
-            let entry = self.policies.get(key);
-            entry.is_some_and(|entry| entry.records().are_durable_at(id))
-        };
-        StepContext {
-            missing: self.observed.absence().is_missing(id),
-            recorded: (node.all_policies().all(is_recorded) || mutant!(RequestBeforeRecord))
-                && self.may_change(id),
-            refresh: self
-                .observed
-                .read_interval(id, self.settings.attributes_interval),
-            list_trusted: self.observed.polling().is_trusted(now),
-            fresh_for: self.fresh_for(),
-            now,
-        }
-    }
-
-    pub(super) fn report_all(&mut self) {
-        self.dirty.report_all(self.policies.keys().cloned());
-    }
-
-    pub(super) fn backoff(
-        &mut self,
-        failure: Failure,
-        before: Option<&Backoff>,
-        now: Now,
-    ) -> Backoff {
-        // What only an edit can fix is tried rarely, as the edit may be made elsewhere, such as in tagOwners.
-        let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
-        let backoff = Backoff::new(failure, before, now.monotonic, rare, &mut self.rng);
-        match &self.gate.approved_plan() {
-            Some(_) => backoff.or_give_up(),
-            None => backoff,
-        }
-    }
-
-    /// The maximum age of attributes of any device.
-    pub(super) fn refresh(&self) -> Duration {
-        self.observed
-            .longest_read_interval(self.settings.attributes_interval)
-    }
-
-    /// How old a read may be for a request that sends unmanaged values along: a few seconds, or as long as
-    /// the budget needs for the request to follow the read.
-    pub(super) fn fresh_for(&self) -> Duration {
-        let two_requests = 2.0 / self.settings.requests_per_second;
-        FRESH.max(Duration::try_from_secs_f64(two_requests).unwrap_or_default())
-    }
-
-    /// Notifies the authors of a policy.
-    pub(super) fn notify(&mut self, key: &PolicyKey, notification: Notification) {
-        if self.gate.leads() {
-            self.outbox.notify(key, notification);
-        }
     }
 }
 

@@ -1,15 +1,49 @@
 //! Third phase: from devices to plans, until no plan changes another one.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use super::Engine;
+use super::{
+    actions::{Actions, begin_expiries},
+    claims::Claims,
+    limit::ChangeLimit,
+    notify::notify,
+    ownership::{adopt_keys, manage_fields, update_ownership},
+    release::{drop_cleared, due},
+    writes::Outcomes,
+};
 use crate::{
     model::{Attributes, NodeId},
-    plan::{ApprovalStates, PlanContext, Policy, PolicyKey, PolicyRecord, plan_device},
-    tailnet::{Notification, Now, Settings, device_state::DeviceState, mutants::mutant},
+    plan::{
+        ApprovalStates, PlanContext, Policy, PolicyKey, PolicyRecord, TailnetWide, plan_device,
+    },
+    tailnet::{
+        Notification, Now, Settings, change_budget::ChangeBudget, device_state::DeviceState,
+        devices::Devices, dirty::Dirty, gate::Gate, lanes::Queues, mutants::mutant,
+        observed::Observed, outbox::Outbox, policy_entry::PolicyEntry, policy_set::PolicySet,
+        records::Records,
+    },
 };
 
-impl Engine {
+/// How often one step applies the limit at most.
+const ROUNDS: u32 = 3;
+
+/// What this phase reads and changes.
+pub(super) struct Planning<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub tailnet_wide: &'e mut TailnetWide,
+    pub devices: &'e mut Devices,
+    pub queues: &'e mut Queues,
+    pub change_budget: &'e mut ChangeBudget,
+    pub records: &'e mut Records,
+    pub dirty: &'e mut Dirty,
+    pub outbox: &'e mut Outbox,
+    pub rng: &'e mut fastrand::Rng,
+}
+
+impl Planning<'_> {
     /// Plans the dirty devices, and holds what exceeds the change limit.
     pub(super) fn plan(&mut self, now: Now) {
         // First, so that the plans contain what was approved.
@@ -17,11 +51,43 @@ impl Engine {
         self.plan_dirty(now);
         self.share_reads();
         self.apply_limit(now);
-        self.manage_fields();
+        manage_fields(
+            self.policies,
+            self.devices,
+            self.observed,
+            self.change_budget,
+            self.dirty,
+        );
+    }
+
+    /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
+    /// first request for it ([`crate::plan::PolicyRecord::covers`]).
+    fn use_approvals(&mut self) {
+        // Only the leader can record that an approval was used.
+        if !self.gate.leads() {
+            return;
+        }
+        for key in self.dirty.take_approvals() {
+            let Some(entry) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            let Some(plan) = entry.use_approval(self.change_budget.approvals()) else {
+                continue;
+            };
+            self.dirty.plan_all(plan.open().nodes().cloned());
+            let held_plan = self.limit().held_plan(&key, &plan);
+            notify(
+                self.gate,
+                self.outbox,
+                &key,
+                Notification::Approved(held_plan),
+            );
+            self.dirty.report(&key);
+        }
     }
 
     /// Plans all dirty devices. The plan of one device may make others dirty.
-    pub(super) fn plan_dirty(&mut self, now: Now) {
+    fn plan_dirty(&mut self, now: Now) {
         while self.dirty.has_plans() {
             for id in self.dirty.take_plans() {
                 self.plan_again(&id, now);
@@ -31,14 +97,14 @@ impl Engine {
 
     /// Plans a device: compares it with everything that its policies declare.
     fn plan_again(&mut self, id: &NodeId, now: Now) {
-        self.confirm_deletions(id, now);
+        self.actions().confirm_deletions(id, now);
         let Some(node) = self.devices.get(id) else {
             return;
         };
         if node.all_policies().next().is_none() {
             self.change_budget.note(id, &BTreeSet::new());
             let busy = node.is_busy();
-            self.drop_claims(id);
+            self.claims().drop_claims(id);
             if !busy {
                 self.forget(id);
             } else if let Some(node) = self.devices.get_mut(id) {
@@ -49,13 +115,28 @@ impl Engine {
         self.dirty.report_all(node.all_policies().cloned());
         self.dirty.step(id);
         // The plan needs the owned keys and the turns; the keys to adopt come from the plan.
-        self.update_ownership(id, now);
-        self.update_actions(id, now);
+        update_ownership(
+            self.policies,
+            self.devices,
+            self.observed,
+            self.tailnet_wide,
+            self.dirty,
+            id,
+            now,
+        );
+        self.actions().update_actions(id, now);
         self.plan_one(id, now);
-        self.adopt_keys(id, now);
+        adopt_keys(self.policies, self.devices, self.records, id, now);
         self.dirty.manage_fields(id);
-        self.begin_expiries(id);
-        if self.drop_cleared(id, now) {
+        begin_expiries(self.gate, self.policies, self.devices, self.dirty, id);
+        if drop_cleared(
+            self.policies,
+            self.devices,
+            self.observed,
+            self.dirty,
+            id,
+            now,
+        ) {
             self.plan_again(id, now);
         }
     }
@@ -79,7 +160,7 @@ impl Engine {
             .filter(|entry| !entry.targets().has_too_many())
             .filter_map(|entry| Some((entry.policy().as_ref().ok()?, entry.needed_record())))
             .collect();
-        let released = self.due(node, id);
+        let released = due(self.policies, node, id);
         let turns = node.policies().iter().filter(|key| {
             let entry = self.policies.get(key);
             entry.is_some_and(|entry| entry.deletion_queue().has_turn(id))
@@ -88,7 +169,7 @@ impl Engine {
         let context = PlanContext {
             index: self.observed.index(),
             approvals: &self.approval_states(id, node),
-            tailnet_wide: &self.tailnet_wide,
+            tailnet_wide: self.tailnet_wide,
             now: now.wall,
             released: &released,
             turns: &turns,
@@ -105,8 +186,58 @@ impl Engine {
             node.set_plan(plan);
             self.observed.set_readers(id, node.reading_namespaces());
         }
-        self.note_claims(id);
-        self.check_effect(id, now);
+        self.claims().note_claims(id);
+        self.outcomes().check_effect(id, now);
+    }
+
+    /// Computes the intervals of reads again, if the devices to read have changed.
+    fn share_reads(&mut self) {
+        let Settings {
+            attributes_interval,
+            requests_per_second,
+            ..
+        } = *self.settings;
+        self.observed
+            .share_reads(attributes_interval, requests_per_second);
+    }
+
+    /// Decides which policies are held, so that no more devices are changed than the limit allows.
+    ///
+    /// A held policy has no part in shared lists. That changes the plans of devices, and so which policies
+    /// need a change at all. Hence a few rounds.
+    fn apply_limit(&mut self, now: Now) {
+        for _ in 0..ROUNDS {
+            if !self.apply_limit_once(now) {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether other policies are held than before.
+    fn apply_limit_once(&mut self, now: Now) -> bool {
+        let (most, share) = (self.limit().most_changes(), self.limit().namespace_share());
+        let concerned = self.change_budget.find_large(most);
+        self.dirty.plan_all(concerned);
+        let policies = &*self.policies;
+        let change = self.change_budget.hold(most, share, |key| {
+            let policy = policies.get(key)?.policy().as_ref();
+            policy.ok().map(Policy::rank)
+        });
+        self.dirty.report_all(change.beyond_share);
+        if change.held.is_empty() && !self.dirty.has_plans() {
+            return false;
+        }
+        for key in &change.held {
+            let wanted = self.change_budget.wanted_by(key);
+            self.dirty.plan_all(wanted.cloned());
+            // Also devices without differences: a policy that is no longer held manages their fields.
+            let held = self.policies.get(key);
+            let unmanaged = held.map(PolicyEntry::partly_managed).into_iter();
+            self.dirty.manage_fields_all(unmanaged.flatten());
+            self.dirty.report(key);
+        }
+        self.plan_dirty(now);
+        true
     }
 
     /// The approved changes of a device's policies, and which policies the change limit holds there.
@@ -127,48 +258,58 @@ impl Engine {
             .with_clock_skew(self.observed.clock_skew())
     }
 
-    pub(super) fn forget(&mut self, id: &NodeId) {
+    /// Forgets a device that no policy targets or clears.
+    fn forget(&mut self, id: &NodeId) {
         self.devices.remove(id);
         self.observed.set_readers(id, BTreeSet::new());
         self.dirty.forget_device(id);
         self.queues.remove(id);
     }
 
-    /// Plans the devices whose time has come: an expiry may have passed meanwhile.
-    pub(super) fn fire_timers(&mut self, now: Duration) {
-        let fired = self.devices.take_fired(now);
-        self.dirty.plan_all(fired);
-    }
-
-    /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
-    /// first request for it ([`crate::plan::PolicyRecord::covers`]).
-    fn use_approvals(&mut self) {
-        // Only the leader can record that an approval was used.
-        if !self.gate.leads() {
-            return;
-        }
-        for key in self.dirty.take_approvals() {
-            let Some(entry) = self.policies.get_mut(&key) else {
-                continue;
-            };
-            let Some(plan) = entry.use_approval(self.change_budget.approvals()) else {
-                continue;
-            };
-            self.dirty.plan_all(plan.open().nodes().cloned());
-            let held_plan = self.held_plan(&key, &plan);
-            self.notify(&key, Notification::Approved(held_plan));
-            self.dirty.report(&key);
+    const fn limit(&self) -> ChangeLimit<'_> {
+        ChangeLimit {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            change_budget: self.change_budget,
         }
     }
 
-    /// Computes the intervals of reads again, if the devices to read have changed.
-    fn share_reads(&mut self) {
-        let Settings {
-            attributes_interval,
-            requests_per_second,
-            ..
-        } = self.settings;
-        self.observed
-            .share_reads(attributes_interval, requests_per_second);
+    const fn claims(&mut self) -> Claims<'_> {
+        Claims {
+            observed: self.observed,
+            policies: self.policies,
+            devices: self.devices,
+            tailnet_wide: self.tailnet_wide,
+            dirty: self.dirty,
+        }
+    }
+
+    const fn actions(&mut self) -> Actions<'_> {
+        Actions {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            devices: self.devices,
+            change_budget: self.change_budget,
+            dirty: self.dirty,
+            outbox: self.outbox,
+        }
+    }
+
+    const fn outcomes(&mut self) -> Outcomes<'_> {
+        Outcomes {
+            settings: self.settings,
+            gate: self.gate,
+            observed: self.observed,
+            policies: self.policies,
+            tailnet_wide: self.tailnet_wide,
+            devices: self.devices,
+            dirty: self.dirty,
+            outbox: self.outbox,
+            rng: self.rng,
+        }
     }
 }

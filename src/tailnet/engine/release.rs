@@ -3,178 +3,238 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::Engine;
 use crate::{
     model::{ListSetting, NodeId},
     plan::{Binding, Field, ManagedDevices, ManagedSettings, PolicyKey, Released},
-    tailnet::{Now, deadline::Progress, device_state::DeviceState, policy_entry::PolicyEntry},
+    tailnet::{
+        Now, deadline::Progress, device_state::DeviceState, devices::Devices, dirty::Dirty,
+        observed::Observed, policy_entry::PolicyEntry, policy_set::PolicySet,
+    },
 };
 
-impl Engine {
-    /// Under `Retain`, nothing is recorded for clearing.
-    pub(super) fn retain(&mut self, key: &PolicyKey) {
-        let entry = self.policies.get_mut(key).filter(|entry| entry.retains());
-        let managed = entry.map(PolicyEntry::take_managed);
-        if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
-            self.forget_released(key, &managed);
-            self.dirty.report(key);
+/// Notes progress for the policies that clear a device.
+pub(super) fn note_progress(
+    policies: &mut PolicySet,
+    devices: &Devices,
+    step: &Progress,
+    now: Now,
+) {
+    let (Progress::Read(id, _) | Progress::Changed(id, _) | Progress::Cleared(id)) = step;
+    let Some(node) = devices.get(id) else {
+        return;
+    };
+    for key in node.clearing() {
+        if let Some(entry) = policies.get_mut(key) {
+            entry
+                .cleanup_mut()
+                .note_progress(step.clone(), now.monotonic);
         }
     }
+}
 
-    /// Records a device that the selector matches now as managed.
-    pub(super) fn hold_one(&mut self, id: &NodeId, key: &PolicyKey) {
-        let Some(entry) = self
-            .policies
-            .get_mut(key)
-            .filter(|entry| !entry.targets().has_too_many())
-        else {
-            return;
+/// Under `Retain`, nothing is recorded for clearing.
+pub(super) fn retain(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+) {
+    let entry = policies.get_mut(key).filter(|entry| entry.retains());
+    let managed = entry.map(PolicyEntry::take_managed);
+    if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
+        forget_released(devices, dirty, key, &managed);
+        dirty.report(key);
+    }
+}
+
+/// Records a device that the selector matches now as managed.
+pub(super) fn hold_one(
+    policies: &mut PolicySet,
+    observed: &Observed,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    key: &PolicyKey,
+) {
+    let Some(entry) = policies
+        .get_mut(key)
+        .filter(|entry| !entry.targets().has_too_many())
+    else {
+        return;
+    };
+    // An edit may not have been rebound yet, and this device replaces the recorded routes.
+    if entry.release_fields_of_targets() {
+        dirty.report(key);
+    }
+    let too_many = entry.hold(Some(&Binding::Device(id.clone())), observed.index());
+    refuse_many(policies, dirty, key, too_many);
+}
+
+/// Releases a device that the selector no longer matches.
+pub(super) fn release_device(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    key: &PolicyKey,
+) {
+    let entry = policies.get_mut(key);
+    if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
+        entry.release_device(id);
+        track_device(devices, dirty, id, key);
+        dirty.report(key);
+    }
+}
+
+/// Nothing is sent for a policy under `Clear` that targets more devices than its status can record.
+pub(super) fn refuse_many(
+    policies: &mut PolicySet,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+    too_many: bool,
+) {
+    let Some(entry) = policies.get_mut(key) else {
+        return;
+    };
+    // Each matched device ends here, so an unchanged result must not plan all the others again.
+    if !entry.targets_mut().set_too_many(too_many) {
+        return;
+    }
+    dirty.plan_all(entry.nodes().cloned());
+    dirty.report(key);
+}
+
+/// With one device less, there may no longer be too many.
+pub(super) fn recount(policies: &PolicySet, dirty: &mut Dirty, key: &PolicyKey) {
+    if policies
+        .get(key)
+        .is_some_and(|entry| entry.targets().has_too_many())
+    {
+        dirty.rebind(key);
+    }
+}
+
+/// Tracks the devices that a policy has released.
+pub(super) fn track_released(
+    policies: &PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+) {
+    let Some(entry) = policies.get(key) else {
+        return;
+    };
+    let managed = Arc::clone(&entry.needed_record().managed);
+    for id in managed.released_devices() {
+        track_device(devices, dirty, id, key);
+    }
+}
+
+pub(super) fn track_device(devices: &mut Devices, dirty: &mut Dirty, id: &NodeId, key: &PolicyKey) {
+    let node = devices.get_or_add(id);
+    if node.begin_clearing(key) {
+        dirty.plan(id);
+    }
+}
+
+/// Stops clearing these devices for a policy.
+pub(super) fn forget_released(
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    key: &PolicyKey,
+    managed: &ManagedDevices,
+) {
+    for id in managed.released_devices() {
+        if let Some(node) = devices.get_mut(id) {
+            node.end_clearing(key);
+            dirty.plan(id);
+        }
+    }
+}
+
+/// The settings that policies that have released a device must clear there.
+pub(super) fn due(policies: &PolicySet, node: &DeviceState, id: &NodeId) -> Vec<Released> {
+    let due = node.clearing().iter().filter_map(|key| {
+        let entry = policies.get(key).filter(|entry| entry.clears())?;
+        let policy = entry.policy().as_ref().ok()?;
+        Some(Released {
+            policy: key.clone(),
+            settings: entry.needed_record().managed.due(id),
+            allowance: policy.allowance.clone(),
+            mode: policy.mode,
+        })
+    });
+    due.collect()
+}
+
+/// Drops cleared settings of a device from the records: they are gone, another policy declares them, or
+/// the device is gone. Returns whether that changes the plan.
+pub(super) fn drop_cleared(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    observed: &Observed,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    now: Now,
+) -> bool {
+    if devices
+        .get(id)
+        .is_none_or(|node| node.clearing().is_empty())
+    {
+        return false;
+    }
+    let unknown = observed
+        .index()
+        .get(id)
+        .is_none_or(|device| device.external);
+    let gone = unknown && observed.absence().is_gone(id);
+    let Some(node) = devices.get(id) else {
+        return false;
+    };
+    let cleared = |key: &&PolicyKey| {
+        let Some(entry) = policies.get(key) else {
+            return true;
         };
-        // An edit may not have been rebound yet, and this device replaces the recorded routes.
-        if entry.release_fields_of_targets() {
-            self.dirty.report(key);
-        }
-        let too_many = entry.hold(Some(&Binding::Device(id.clone())), self.observed.index());
-        self.refuse_many(key, too_many);
+        let due = entry.needed_record().managed.due(id);
+        due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
+    };
+    let cleared: Vec<PolicyKey> = node.clearing().iter().filter(cleared).cloned().collect();
+    if !cleared.is_empty() {
+        note_progress(policies, devices, &Progress::Cleared(id.clone()), now);
     }
-
-    /// Releases a device that the selector no longer matches.
-    pub(super) fn release_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let entry = self.policies.get_mut(key);
-        if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
-            entry.release_device(id);
-            self.track_device(id, key);
-            self.dirty.report(key);
+    for key in &cleared {
+        if let Some(node) = devices.get_mut(id) {
+            node.end_clearing(key);
         }
+        if let Some(entry) = policies.get_mut(key) {
+            entry.note_cleared(id);
+        }
+        dirty.report(key);
+        recount(policies, dirty, key);
     }
+    disown_gone(policies, devices, observed, dirty, id);
+    !cleared.is_empty()
+}
 
-    /// Nothing is sent for a policy under `Clear` that targets more devices than its status can record.
-    pub(super) fn refuse_many(&mut self, key: &PolicyKey, too_many: bool) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
+/// Some settings on a released device may be gone before the rest can be cleared. A value that someone
+/// sets there later is theirs.
+fn disown_gone(
+    policies: &mut PolicySet,
+    devices: &Devices,
+    observed: &Observed,
+    dirty: &mut Dirty,
+    id: &NodeId,
+) {
+    let (Some(node), Some(device)) = (devices.get(id), observed.index().get(id)) else {
+        return;
+    };
+    for key in node.clearing() {
+        let Some(entry) = policies.get_mut(key) else {
+            continue;
         };
-        // Each matched device ends here, so an unchanged result must not plan all the others again.
-        if !entry.targets_mut().set_too_many(too_many) {
-            return;
-        }
-        self.dirty.plan_all(entry.nodes().cloned());
-        self.dirty.report(key);
-    }
-
-    /// With one device less, there may no longer be too many.
-    pub(super) fn recount(&mut self, key: &PolicyKey) {
-        if self
-            .policies
-            .get(key)
-            .is_some_and(|entry| entry.targets().has_too_many())
-        {
-            self.dirty.rebind(key);
-        }
-    }
-
-    /// Tracks the devices that a policy has released.
-    pub(super) fn track_released(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get(key) else {
-            return;
-        };
-        let managed = Arc::clone(&entry.needed_record().managed);
-        for id in managed.released_devices() {
-            self.track_device(id, key);
-        }
-    }
-
-    pub(super) fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let node = self.devices.get_or_add(id);
-        if node.begin_clearing(key) {
-            self.dirty.plan(id);
-        }
-    }
-
-    /// Stops clearing these devices for a policy.
-    pub(super) fn forget_released(&mut self, key: &PolicyKey, managed: &ManagedDevices) {
-        for id in managed.released_devices() {
-            if let Some(node) = self.devices.get_mut(id) {
-                node.end_clearing(key);
-                self.dirty.plan(id);
-            }
-        }
-    }
-
-    /// The settings that policies that have released a device must clear there.
-    pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
-        let due = node.clearing().iter().filter_map(|key| {
-            let entry = self.policies.get(key).filter(|entry| entry.clears())?;
-            let policy = entry.policy().as_ref().ok()?;
-            Some(Released {
-                policy: key.clone(),
-                settings: entry.needed_record().managed.due(id),
-                allowance: policy.allowance.clone(),
-                mode: policy.mode,
-            })
-        });
-        due.collect()
-    }
-
-    /// Drops cleared settings of a device from the records: they are gone, another policy declares them, or
-    /// the device is gone. Returns whether that changes the plan.
-    pub(super) fn drop_cleared(&mut self, id: &NodeId, now: Now) -> bool {
-        if self
-            .devices
-            .get(id)
-            .is_none_or(|node| node.clearing().is_empty())
-        {
-            return false;
-        }
-        let unknown = self
-            .observed
-            .index()
-            .get(id)
-            .is_none_or(|device| device.external);
-        let gone = unknown && self.observed.absence().is_gone(id);
-        let Some(node) = self.devices.get(id) else {
-            return false;
-        };
-        let cleared = |key: &&PolicyKey| {
-            let Some(entry) = self.policies.get(key) else {
-                return true;
-            };
-            let due = entry.needed_record().managed.due(id);
-            due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
-        };
-        let cleared: Vec<PolicyKey> = node.clearing().iter().filter(cleared).cloned().collect();
-        if !cleared.is_empty() {
-            self.note_progress(&Progress::Cleared(id.clone()), now);
-        }
-        for key in &cleared {
-            if let Some(node) = self.devices.get_mut(id) {
-                node.end_clearing(key);
-            }
-            if let Some(entry) = self.policies.get_mut(key) {
-                entry.note_cleared(id);
-            }
-            self.dirty.report(key);
-            self.recount(key);
-        }
-        self.disown_gone(id);
-        !cleared.is_empty()
-    }
-
-    /// Some settings on a released device may be gone before the rest can be cleared. A value that someone
-    /// sets there later is theirs.
-    fn disown_gone(&mut self, id: &NodeId) {
-        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
-        else {
-            return;
-        };
-        for key in node.clearing() {
-            let Some(entry) = self.policies.get_mut(key) else {
-                continue;
-            };
-            let gone = node.gone(device, entry.needed_record().managed.due(id));
-            if !gone.is_empty() {
-                entry.forget_gone(id, &gone);
-                self.dirty.report(key);
-            }
+        let gone = node.gone(device, entry.needed_record().managed.due(id));
+        if !gone.is_empty() {
+            entry.forget_gone(id, &gone);
+            dirty.report(key);
         }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::Engine;
 use crate::{
     model::NodeId,
     plan::{
-        ApprovedOn, Binding, Difference, Field, FrozenPlan, Hold, PlanHash, Policy, PolicyKey,
-        Stage, Target, Why,
+        ApprovedOn, Binding, Difference, Field, Hold, PlanHash, Policy, PolicyKey, Stage, Target,
+        Why,
     },
     tailnet::{
         ClearReport, DETAILS,
         actions::{ActionDetail, ActionReport},
-        held_plan::HeldPlan,
+        change_budget::ChangeBudget,
+        devices::Devices,
+        gate::Gate,
+        observed::Observed,
         policy_entry::PolicyEntry,
+        policy_set::PolicySet,
         release::blocker,
     },
 };
@@ -21,211 +24,197 @@ use crate::{
 /// The number of errors of an annotation that a status reports.
 const MAX_NAMED: usize = 20;
 
-impl Engine {
-    /// The progress of clearing the released devices; `None` if there are none.
-    pub(super) fn clear_report(&self, key: &PolicyKey) -> Option<ClearReport> {
-        let entry = self.policies.get(key)?;
-        let mut nodes = entry.needed_record().managed.released_devices();
-        if entry.is_deleting() {
-            nodes.extend(&entry.needed_record().managed.nodes);
-        }
-        if nodes.is_empty() {
-            return None;
-        }
-        let is_targeted = |id: &&NodeId| !entry.is_deleting() && entry.targets().contains(id);
-        let fields = nodes.iter().filter(|id| is_targeted(id)).count();
-        let mut report = ClearReport {
-            left: nodes.len() - fields,
-            fields,
-            blocker: self
-                .gate
-                .outage(&self.observed)
-                .map(|failure| failure.message.clone()),
-            ..ClearReport::default()
-        };
-        for id in nodes {
-            let Some(node) = self.devices.get(id) else {
-                continue;
-            };
-            let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
-            // The report of a targeted device has all of its differences.
-            if !is_targeted(&id) {
-                let room = DETAILS - report.differences.len();
-                let reported = own().map(|difference| node.plan().disclosed_as(difference, key));
-                report.differences.extend(reported.take(room));
-                report.different += own().count();
-            }
-            if report.blocker.is_none() {
-                report.blocker = own().next().and_then(|first| blocker(node, key, first));
-            }
-        }
-        self.name_frozen_plan(key, &mut report.differences);
-        Some(report)
+/// The progress of clearing the released devices; `None` if there are none.
+pub(super) fn clear_report(
+    gate: &Gate,
+    observed: &Observed,
+    policies: &PolicySet,
+    devices: &Devices,
+    key: &PolicyKey,
+) -> Option<ClearReport> {
+    let entry = policies.get(key)?;
+    let mut nodes = entry.needed_record().managed.released_devices();
+    if entry.is_deleting() {
+        nodes.extend(&entry.needed_record().managed.nodes);
     }
-
-    /// The progress of a policy's one-shot actions.
-    pub(super) fn action_report(&self, key: &PolicyKey) -> ActionReport {
-        let mut report = ActionReport::default();
-        let Some(entry) = self.policies.get(key).filter(|entry| entry.has_actions()) else {
-            return report;
+    if nodes.is_empty() {
+        return None;
+    }
+    let is_targeted = |id: &&NodeId| !entry.is_deleting() && entry.targets().contains(id);
+    let fields = nodes.iter().filter(|id| is_targeted(id)).count();
+    let mut report = ClearReport {
+        left: nodes.len() - fields,
+        fields,
+        blocker: gate.outage(observed).map(|failure| failure.message.clone()),
+        ..ClearReport::default()
+    };
+    for id in nodes {
+        let Some(node) = devices.get(id) else {
+            continue;
         };
-        report.clock_skew = self.observed.clock_skew();
-        let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
-        for (id, node) in entry
-            .nodes()
-            .filter_map(|id| self.devices.get_key_value(id))
+        let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
+        // The report of a targeted device has all of its differences.
+        if !is_targeted(&id) {
+            let room = DETAILS - report.differences.len();
+            let reported = own().map(|difference| node.plan().disclosed_as(difference, key));
+            report.differences.extend(reported.take(room));
+            report.different += own().count();
+        }
+        if report.blocker.is_none() {
+            report.blocker = own().next().and_then(|first| blocker(node, key, first));
+        }
+    }
+    name_frozen_plan(policies, key, &mut report.differences);
+    Some(report)
+}
+
+/// The progress of a policy's one-shot actions.
+pub(super) fn action_report(
+    observed: &Observed,
+    policies: &PolicySet,
+    devices: &Devices,
+    key: &PolicyKey,
+) -> ActionReport {
+    let mut report = ActionReport::default();
+    let Some(entry) = policies.get(key).filter(|entry| entry.has_actions()) else {
+        return report;
+    };
+    report.clock_skew = observed.clock_skew();
+    let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
+    for (id, node) in entry.nodes().filter_map(|id| devices.get_key_value(id)) {
+        for action in node
+            .plan()
+            .actions
+            .iter()
+            .filter(|action| action.policy == *key)
         {
-            for action in node
-                .plan()
-                .actions
-                .iter()
-                .filter(|action| action.policy == *key)
-            {
-                *report.totals.entry(action.stage).or_default() += 1;
-                ranked.insert((action.stage, id, action.field.clone()));
-                if ranked.len() > DETAILS {
-                    ranked.pop_last();
-                }
+            *report.totals.entry(action.stage).or_default() += 1;
+            ranked.insert((action.stage, id, action.field.clone()));
+            if ranked.len() > DETAILS {
+                ranked.pop_last();
             }
         }
-        let details = ranked.into_iter().filter_map(|(stage, id, field)| {
-            let (node, device) = (self.devices.get(id)?, self.observed.index().get(id)?);
-            let mut own = node.plan().of(key);
-            let own = own.find(|difference| difference.change.field() == field);
-            Some(ActionDetail {
-                stage,
-                node: id.clone(),
-                label: device.label().to_string(),
-                held: own.and_then(|own| own.hold.as_ref().map(ToString::to_string)),
-                field,
-            })
-        });
-        report.details = details.collect();
-        // Deletions that were recorded before a crash and whose device is gone.
-        let listed = self.observed.lists() > 0;
-        let gone = entry.needed_record().actions.deletions.iter();
-        let gone: Vec<_> = gone
-            .filter(|(id, record)| {
-                (record.done || listed) && self.observed.index().get(id).is_none()
-            })
-            .collect();
-        if !gone.is_empty() {
-            *report.totals.entry(Stage::Done).or_default() += gone.len();
-        }
-        let room = DETAILS.saturating_sub(report.details.len());
-        let gone = gone.into_iter().take(room);
-        report.details.extend(gone.map(|(id, record)| ActionDetail {
-            stage: Stage::Done,
+    }
+    let details = ranked.into_iter().filter_map(|(stage, id, field)| {
+        let (node, device) = (devices.get(id)?, observed.index().get(id)?);
+        let mut own = node.plan().of(key);
+        let own = own.find(|difference| difference.change.field() == field);
+        Some(ActionDetail {
+            stage,
             node: id.clone(),
-            label: record.name.clone(),
-            field: Field::DeleteInactive,
-            held: None,
-        }));
-        report
-    }
-
-    pub(super) fn held_plan(&self, key: &PolicyKey, plan: &FrozenPlan) -> HeldPlan {
-        let limit = self.most_changes();
-        let is_beyond_share = self.change_budget.is_beyond_share(key);
-        let share = self.namespace_share().filter(|_| is_beyond_share);
-        HeldPlan {
-            hash: plan.hash.clone(),
-            on: plan.on,
-            changes: plan.changes().count(),
-            devices: plan.changes().devices(),
-            open: plan.open().count(),
-            limit: limit.filter(|_| plan.on == ApprovedOn::Tailnet),
-            share: share.filter(|_| plan.on == ApprovedOn::Tailnet),
-        }
-    }
-
-    /// The plan of a policy that is pending approval.
-    pub(super) fn held_plan_of(&self, key: &PolicyKey) -> Option<HeldPlan> {
-        let plan = self.policies.get(key)?.approval().frozen_plan()?;
-        Some(self.held_plan(key, plan))
-    }
-
-    /// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
-    pub(super) fn name_frozen_plan(&self, key: &PolicyKey, differences: &mut [Difference]) {
-        let entry = self.policies.get(key);
-        let Some(plan) = entry.and_then(|entry| entry.approval().frozen_plan()) else {
-            return;
-        };
-        for difference in differences {
-            if plan.holds(difference)
-                && let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold
-            {
-                *hash = Some(plan.hash.clone());
-            }
-        }
-    }
-
-    /// Errors of the approval annotation of a policy. `at_rest`: all held changes are frozen.
-    pub(super) fn approval_errors(&self, key: &PolicyKey, at_rest: bool) -> Vec<String> {
-        let Some(entry) = self.policies.get(key) else {
-            return Vec::new();
-        };
-        let approvals = entry.approval().given();
-        let mut errors = approvals.errors.clone();
-        let plan = entry.approval().frozen_plan();
-        let mismatched = approvals.plans.iter().filter_map(|hash| {
-            let used = entry.has_used(hash);
-            match plan {
-                Some(plan) if plan.hash == *hash => (plan.on == ApprovedOn::Tailnet).then(|| {
-                    format!("plan:{hash}: approve it on the TailscaleTailnet, not on the policy")
-                }),
-                Some(plan) if used => Some(format!(
-                    "plan:{hash} was used before and approves nothing again; plan:{} is held now",
-                    plan.hash
-                )),
-                Some(plan) => Some(format!(
-                    "plan:{hash} matches no held plan; plan:{} is held now",
-                    plan.hash
-                )),
-                // A used approval is no error as long as no other plan waits.
-                None if used || !at_rest => None,
-                None => Some(format!("plan:{hash} matches no held plan")),
-            }
-        });
-        errors.extend(mismatched);
-        errors.extend(node_approval_errors(entry));
-        errors.truncate(MAX_NAMED);
-        errors
-    }
-
-    /// Errors of the approval annotation of the tailnet.
-    pub(super) fn tailnet_approval_errors(&self) -> Vec<String> {
-        let approvals = self.change_budget.approvals();
-        let mut errors = approvals.errors.clone();
-        let nodes = approvals.nodes.iter();
-        errors.extend(
-            nodes.map(|id| {
-                format!("node:{id}: approve it on a policy, not on the TailscaleTailnet")
-            }),
-        );
-        if !approvals.plans.is_empty() && self.observed.lists() > 0 {
-            let limited = self.change_budget.held().iter();
-            let mut limited = limited.filter_map(|key| self.policies.get(key));
-            // A plan that is not frozen yet may match.
-            if limited.all(|entry| entry.approval().frozen_plan().is_some()) {
-                let mismatched = approvals
-                    .plans
-                    .iter()
-                    .filter(|hash| !self.is_known_plan(hash));
-                errors.extend(mismatched.map(|hash| format!("plan:{hash} matches no held plan")));
-            }
-        }
-        errors.truncate(MAX_NAMED);
-        errors
-    }
-
-    fn is_known_plan(&self, hash: &PlanHash) -> bool {
-        self.policies.values().any(|entry| {
-            let plan = entry.approval().frozen_plan();
-            plan.is_some_and(|plan| plan.on == ApprovedOn::Tailnet && plan.hash == *hash)
-                || entry.has_used(hash)
+            label: device.label().to_string(),
+            held: own.and_then(|own| own.hold.as_ref().map(ToString::to_string)),
+            field,
         })
+    });
+    report.details = details.collect();
+    // Deletions that were recorded before a crash and whose device is gone.
+    let listed = observed.lists() > 0;
+    let gone = entry.needed_record().actions.deletions.iter();
+    let gone: Vec<_> = gone
+        .filter(|(id, record)| (record.done || listed) && observed.index().get(id).is_none())
+        .collect();
+    if !gone.is_empty() {
+        *report.totals.entry(Stage::Done).or_default() += gone.len();
     }
+    let room = DETAILS.saturating_sub(report.details.len());
+    let gone = gone.into_iter().take(room);
+    report.details.extend(gone.map(|(id, record)| ActionDetail {
+        stage: Stage::Done,
+        node: id.clone(),
+        label: record.name.clone(),
+        field: Field::DeleteInactive,
+        held: None,
+    }));
+    report
+}
+
+/// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
+pub(super) fn name_frozen_plan(
+    policies: &PolicySet,
+    key: &PolicyKey,
+    differences: &mut [Difference],
+) {
+    let entry = policies.get(key);
+    let Some(plan) = entry.and_then(|entry| entry.approval().frozen_plan()) else {
+        return;
+    };
+    for difference in differences {
+        if plan.holds(difference)
+            && let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold
+        {
+            *hash = Some(plan.hash.clone());
+        }
+    }
+}
+
+/// Errors of the approval annotation of a policy. `at_rest`: all held changes are frozen.
+pub(super) fn approval_errors(policies: &PolicySet, key: &PolicyKey, at_rest: bool) -> Vec<String> {
+    let Some(entry) = policies.get(key) else {
+        return Vec::new();
+    };
+    let approvals = entry.approval().given();
+    let mut errors = approvals.errors.clone();
+    let plan = entry.approval().frozen_plan();
+    let mismatched = approvals.plans.iter().filter_map(|hash| {
+        let used = entry.has_used(hash);
+        match plan {
+            Some(plan) if plan.hash == *hash => (plan.on == ApprovedOn::Tailnet).then(|| {
+                format!("plan:{hash}: approve it on the TailscaleTailnet, not on the policy")
+            }),
+            Some(plan) if used => Some(format!(
+                "plan:{hash} was used before and approves nothing again; plan:{} is held now",
+                plan.hash
+            )),
+            Some(plan) => Some(format!(
+                "plan:{hash} matches no held plan; plan:{} is held now",
+                plan.hash
+            )),
+            // A used approval is no error as long as no other plan waits.
+            None if used || !at_rest => None,
+            None => Some(format!("plan:{hash} matches no held plan")),
+        }
+    });
+    errors.extend(mismatched);
+    errors.extend(node_approval_errors(entry));
+    errors.truncate(MAX_NAMED);
+    errors
+}
+
+/// Errors of the approval annotation of the tailnet.
+pub(super) fn tailnet_approval_errors(
+    observed: &Observed,
+    policies: &PolicySet,
+    change_budget: &ChangeBudget,
+) -> Vec<String> {
+    let approvals = change_budget.approvals();
+    let mut errors = approvals.errors.clone();
+    let nodes = approvals.nodes.iter();
+    errors.extend(
+        nodes.map(|id| format!("node:{id}: approve it on a policy, not on the TailscaleTailnet")),
+    );
+    if !approvals.plans.is_empty() && observed.lists() > 0 {
+        let limited = change_budget.held().iter();
+        let mut limited = limited.filter_map(|key| policies.get(key));
+        // A plan that is not frozen yet may match.
+        if limited.all(|entry| entry.approval().frozen_plan().is_some()) {
+            let mismatched = approvals
+                .plans
+                .iter()
+                .filter(|hash| !is_known_plan(policies, hash));
+            errors.extend(mismatched.map(|hash| format!("plan:{hash} matches no held plan")));
+        }
+    }
+    errors.truncate(MAX_NAMED);
+    errors
+}
+
+fn is_known_plan(policies: &PolicySet, hash: &PlanHash) -> bool {
+    policies.values().any(|entry| {
+        let plan = entry.approval().frozen_plan();
+        plan.is_some_and(|plan| plan.on == ApprovedOn::Tailnet && plan.hash == *hash)
+            || entry.has_used(hash)
+    })
 }
 
 /// Errors of approved devices: those that do not settle which device the policy targets.

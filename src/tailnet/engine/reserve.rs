@@ -2,38 +2,41 @@
 
 use std::collections::BTreeSet;
 
-use super::Engine;
-use crate::{model::NodeId, plan::next_call};
+use super::{closing::Closing, dispatch::is_urgent};
+use crate::{
+    model::NodeId,
+    plan::next_call,
+    tailnet::{change_budget::ChangeBudget, dirty::Dirty, lanes::Queues},
+};
 
-impl Engine {
-    /// Whether a device is about to be changed, or is being changed.
-    fn is_changing(&self, id: &NodeId) -> bool {
-        let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
-        self.change_budget.is_in_flight(id) || !at_rest || self.dirty.awaits_step(id)
-    }
-
+impl Closing<'_> {
     /// Reserves the devices that must be changed next, and gives back idle ones.
     pub(super) fn reserve(&mut self) {
-        if !self.counts_changes() {
+        if !self.limit().counts_changes() {
             self.change_budget.reservations_mut().clear();
             return;
         }
         let idle = self.change_budget.reservations().reserved();
-        let idle = idle.filter(|id| !self.is_changing(id));
+        let idle = idle.filter(|id| !is_changing(self.queues, self.change_budget, self.dirty, id));
         let idle: Vec<NodeId> = idle.cloned().collect();
         self.change_budget.give_back(&idle);
-        let most = self.most_changes().unwrap_or(usize::MAX);
+        let most = self.limit().most_changes().unwrap_or(usize::MAX);
         let asked = self.change_budget.reservations_mut().take_asked();
-        let is_urgent = |id: &NodeId| {
+        let (urgent, others) = asked.into_iter().partition(|id| {
             let node = self.devices.get(id);
-            node.is_some_and(|node| self.is_urgent(node))
-        };
-        let (urgent, others) = asked.into_iter().partition(is_urgent);
-        let devices = &self.devices;
+            node.is_some_and(|node| is_urgent(self.policies, node))
+        });
+        let devices = &*self.devices;
         self.change_budget.reserve(urgent, others, most, |id| {
             // The namespace whose policy changes the device next.
             let (_, differences) = next_call(devices.get(id)?.plan(), &BTreeSet::new())?;
             Some(differences.first()?.owner.namespace.clone())
         });
     }
+}
+
+/// Whether a device is about to be changed, or is being changed.
+fn is_changing(queues: &Queues, change_budget: &ChangeBudget, dirty: &Dirty, id: &NodeId) -> bool {
+    let at_rest = queues.is_idle(id) || queues.written().contains(id);
+    change_budget.is_in_flight(id) || !at_rest || dirty.awaits_step(id)
 }

@@ -6,17 +6,18 @@
 
 use std::collections::BTreeSet;
 
-use super::Engine;
+use super::{activity::is_working, policy_report::Reports, reports::name_frozen_plan};
 use crate::{
     model::NodeId,
     plan::{Binding, PolicyKey, Unmatched},
     tailnet::{
         DETAILS, DeviceReport, FlappingDevices, SelectorErrors, SelectorReport,
-        device_state::DeviceState, policy_entry::PolicyEntry,
+        device_state::DeviceState, matching::Matching, observed::Observed,
+        policy_entry::PolicyEntry, policy_set::PolicySet,
     },
 };
 
-impl Engine {
+impl Reports<'_> {
     pub(super) fn selector_report(&self, key: &PolicyKey, binding: &Binding) -> SelectorReport {
         let mut report = SelectorReport::default();
         let mut ranked: BTreeSet<(DeviceOutcome, &NodeId)> = BTreeSet::new();
@@ -25,7 +26,7 @@ impl Engine {
                 continue;
             };
             let outcome = report.add(key, node);
-            report.working += usize::from(self.is_working(id));
+            report.working += usize::from(is_working(self.devices, self.queues, self.dirty, id));
             ranked.insert((outcome, id));
             // While it grows: a selector can match ten thousand devices.
             if ranked.len() > DETAILS {
@@ -33,56 +34,63 @@ impl Engine {
             }
         }
         let devices = ranked.into_iter().filter_map(|(_, id)| {
-            let working = self.is_working(id);
+            let working = is_working(self.devices, self.queues, self.dirty, id);
             let device = self.device_report(key, id)?;
             Some(DeviceReport { working, ..device })
         });
         report.details = devices.collect();
-        report.selector_errors = self.selector_errors(key);
-        report.flapping = self.flapping_of(key);
+        report.selector_errors = selector_errors(self.observed, self.policies, key);
+        report.flapping = flapping_of(self.observed, self.matching, key);
         if report.matched == 0 {
-            report.unmatched = self.unmatched(key);
+            report.unmatched = unmatched(self.observed, self.policies, key);
         }
-        self.name_frozen_plan(key, &mut report.differences);
+        name_frozen_plan(self.policies, key, &mut report.differences);
         report
     }
+}
 
-    /// Among the devices that the policy may know of.
-    fn unmatched(&self, key: &PolicyKey) -> Vec<Unmatched> {
-        let entry = self.policies.get(key);
-        let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
-            return Vec::new();
-        };
-        let devices = self.observed.index().devices();
-        Unmatched::of(
-            selector,
-            devices.filter(|device| allowance.is_about(device)),
-        )
-    }
+/// Among the devices that the policy may know of.
+fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<Unmatched> {
+    let entry = policies.get(key);
+    let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
+        return Vec::new();
+    };
+    let devices = observed.index().devices();
+    Unmatched::of(
+        selector,
+        devices.filter(|device| allowance.is_about(device)),
+    )
+}
 
-    fn selector_errors(&self, key: &PolicyKey) -> Option<SelectorErrors> {
-        let entry = self.policies.get(key)?;
-        let device = self
-            .observed
-            .index()
-            .get(entry.targets().selector_errors().first()?)?;
-        Some(SelectorErrors {
-            count: entry.targets().selector_errors().len(),
-            node: device.node_id.clone(),
-            label: device.label().to_string(),
-            error: entry.selector()?.0.check(device).err()?,
-        })
-    }
+fn selector_errors(
+    observed: &Observed,
+    policies: &PolicySet,
+    key: &PolicyKey,
+) -> Option<SelectorErrors> {
+    let entry = policies.get(key)?;
+    let device = observed
+        .index()
+        .get(entry.targets().selector_errors().first()?)?;
+    Some(SelectorErrors {
+        count: entry.targets().selector_errors().len(),
+        node: device.node_id.clone(),
+        label: device.label().to_string(),
+        error: entry.selector()?.0.check(device).err()?,
+    })
+}
 
-    fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {
-        let mut flapping = self.matching.flapping().of(key);
-        let device = self.observed.index().get(flapping.next()?)?;
-        Some(FlappingDevices {
-            count: flapping.count() + 1,
-            node: device.node_id.clone(),
-            label: device.label().to_string(),
-        })
-    }
+fn flapping_of(
+    observed: &Observed,
+    matching: &Matching,
+    key: &PolicyKey,
+) -> Option<FlappingDevices> {
+    let mut flapping = matching.flapping().of(key);
+    let device = observed.index().get(flapping.next()?)?;
+    Some(FlappingDevices {
+        count: flapping.count() + 1,
+        node: device.node_id.clone(),
+        label: device.label().to_string(),
+    })
 }
 
 /// How much attention a device needs, in descending order.

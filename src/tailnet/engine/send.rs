@@ -1,24 +1,32 @@
 //! Sends requests, and tells whether the reasons of a write still hold.
 //!
 //! A request that still waits for a connection after it was sent is revoked as soon as the plan no longer has
-//! its changes ([`Engine::still_wants`]).
+//! its changes ([`crate::tailnet::Engine::still_wants`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use super::Engine;
+use super::dispatch::Dispatch;
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{AttributeWrites, Call, Difference, still_planned},
+    plan::{AttributeWrites, Call, Difference, Field, still_planned},
     tailnet::{
-        Now, Request, Ticket, device_state::Step, halves::Half, mutants::mutant,
-        outbox::InFlightRequest,
+        Now, Request, Ticket,
+        device_state::{DeviceState, Step},
+        devices::Devices,
+        dirty::Dirty,
+        gate::Gate,
+        halves::Half,
+        mutants::mutant,
+        observed::Observed,
+        outbox::{InFlightRequest, Outbox},
     },
 };
 
-impl Engine {
+impl Dispatch<'_> {
+    /// Sends a request, and counts the devices that it changes.
     pub(super) fn send(
         &mut self,
         request: Request,
@@ -35,7 +43,7 @@ impl Engine {
             }
             let rests_on = call.nodes().into_iter().filter_map(|id| {
                 let basis = self.devices.get(id)?.rests_on(call);
-                basis.until(self.fresh_for())
+                basis.until(self.settings.fresh_for())
             });
             until = rests_on.min();
         }
@@ -46,56 +54,6 @@ impl Engine {
             sent_at: now.monotonic,
             until,
         })
-    }
-
-    /// Whether the reasons for a write that waits to be sent still hold: this process leads, the connection
-    /// is the one that the write was decided for, and the plan still has exactly these changes.
-    #[must_use]
-    pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
-        // An unknown ticket belongs to a request that was answered or revoked.
-        let Some(in_flight) = self.outbox.in_flight(ticket) else {
-            return false;
-        };
-        // A read changes nothing, so it may go out whatever has happened meanwhile.
-        let Request::Write(call) = &in_flight.request else {
-            return true;
-        };
-        if mutant!(ReasonsAreNotCheckedAgain) {
-            return true;
-        }
-        let list_trusted = self.observed.polling().is_trusted(now.monotonic);
-        let is_planned = |id: &&NodeId| {
-            let own: Vec<&Difference> = in_flight
-                .differences
-                .iter()
-                .filter(|difference| difference.node == **id)
-                .collect();
-            self.devices.get(id).is_some_and(|node| {
-                let blocked = node.blocked(list_trusted, now.monotonic);
-                let mut fields = own.iter().map(|difference| difference.change.field());
-                !self.observed.absence().is_missing(id)
-                    && !fields.any(|field| blocked.contains(&field))
-                    && still_planned(call, &own, node.plan())
-            })
-        };
-        // A new connection or term reads everything again before it writes.
-        in_flight.epoch == self.observed.epoch()
-            && self.gate.may_write(&self.observed)
-            && call.nodes().iter().all(is_planned)
-    }
-
-    /// Whether anything may be written to the tailnet at all.
-    #[must_use]
-    pub fn is_writable(&self) -> bool {
-        self.gate.leads() && self.gate.is_connected() && !self.policies.guardrails().suspended()
-    }
-
-    pub(super) fn poll(&mut self, now: Now) {
-        let due = self.observed.polling().is_due(now.monotonic);
-        if self.gate.may_read() && due && self.outbox.take_turn() {
-            let ticket = self.send(Request::Devices, Vec::new(), now);
-            self.observed.poll_sent(ticket);
-        }
     }
 
     /// Sends the next part of a refused batch, as far as its changes are still planned.
@@ -155,20 +113,10 @@ impl Engine {
         (writes, differences)
     }
 
-    /// Forgets the parts of refused batches: their devices are decided again.
-    pub(super) fn drop_halves(&mut self) {
-        let halves = self.outbox.take_halves();
-        for id in halves.iter().flat_map(Half::devices) {
-            if let Some(node) = self.devices.get_mut(id) {
-                node.part_ended();
-            }
-            self.dirty.step(id);
-        }
-    }
-
     /// Looks up the devices that two lists lack.
     pub(super) fn send_lookups(&mut self, now: Now) {
-        while self.next_lookup().is_some_and(|from| from <= now.monotonic)
+        while next_lookup(self.gate, self.observed, self.outbox)
+            .is_some_and(|from| from <= now.monotonic)
             && self.outbox.take_turn()
             && let Some((_, id)) = self.observed.absence().next(self.observed.lists())
         {
@@ -177,17 +125,77 @@ impl Engine {
             self.observed.absence_mut().ask(id, ticket);
         }
     }
+}
 
-    /// When the next lookup is due, if one can be sent.
-    pub(super) fn next_lookup(&self) -> Option<Duration> {
-        // While something waits for a turn, the turn is the next occasion.
-        if !self.gate.may_send(&self.observed)
-            || self.outbox.waits_for_turn()
-            || self.outbox.is_crowded()
-        {
-            return None;
-        }
-        let next = self.observed.absence().next(self.observed.lists());
-        next.map(|(from, _)| from)
+/// Whether the reasons for a write that waits to be sent still hold: this process leads, the connection
+/// is the one that the write was decided for, and the plan still has exactly these changes.
+pub(super) fn still_wants(
+    gate: &Gate,
+    observed: &Observed,
+    devices: &Devices,
+    outbox: &Outbox,
+    ticket: Ticket,
+    now: Now,
+) -> bool {
+    // An unknown ticket belongs to a request that was answered or revoked.
+    let Some(in_flight) = outbox.in_flight(ticket) else {
+        return false;
+    };
+    // A read changes nothing, so it may go out whatever has happened meanwhile.
+    let Request::Write(call) = &in_flight.request else {
+        return true;
+    };
+    if mutant!(ReasonsAreNotCheckedAgain) {
+        return true;
     }
+    let list_trusted = observed.polling().is_trusted(now.monotonic);
+    // A new connection or term reads everything again before it writes.
+    in_flight.epoch == observed.epoch()
+        && gate.may_write(observed)
+        && call.nodes().into_iter().all(|id| {
+            let node = devices.get(id);
+            // A device that the last list lacks may be gone, or be another tailnet's now.
+            !observed.absence().is_missing(id)
+                && node.is_some_and(|node| {
+                    let blocked = node.blocked(list_trusted, now.monotonic);
+                    is_planned(call, &in_flight.differences, id, node, &blocked)
+                })
+        })
+}
+
+/// Whether the plan of a device still has the changes of a request, and none of them waits now.
+fn is_planned(
+    call: &Call,
+    differences: &[Difference],
+    id: &NodeId,
+    node: &DeviceState,
+    blocked: &BTreeSet<Field>,
+) -> bool {
+    let own: Vec<&Difference> = differences
+        .iter()
+        .filter(|difference| difference.node == *id)
+        .collect();
+    let mut fields = own.iter().map(|difference| difference.change.field());
+    !fields.any(|field| blocked.contains(&field)) && still_planned(call, &own, node.plan())
+}
+
+/// Forgets the parts of refused batches: their devices are decided again.
+pub(super) fn drop_halves(devices: &mut Devices, dirty: &mut Dirty, outbox: &mut Outbox) {
+    let halves = outbox.take_halves();
+    for id in halves.iter().flat_map(Half::devices) {
+        if let Some(node) = devices.get_mut(id) {
+            node.part_ended();
+        }
+        dirty.step(id);
+    }
+}
+
+/// When the next lookup is due, if one can be sent.
+pub(super) fn next_lookup(gate: &Gate, observed: &Observed, outbox: &Outbox) -> Option<Duration> {
+    // While something waits for a turn, the turn is the next occasion.
+    if !gate.may_send(observed) || outbox.waits_for_turn() || outbox.is_crowded() {
+        return None;
+    }
+    let next = observed.absence().next(observed.lists());
+    next.map(|(from, _)| from)
 }

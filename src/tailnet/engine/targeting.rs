@@ -4,21 +4,40 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::Engine;
+use super::{
+    notify::notify,
+    ownership::release_absent,
+    release::{hold_one, recount, refuse_many, release_device, retain, track_released},
+    sign_ins::{awaits_confirmation, suspect_sign_ins},
+};
 use crate::{
     model::NodeId,
-    plan::{Binding, PolicyKey, Target, bind_policy, may_change, successor},
+    plan::{Binding, PolicyKey, TailnetWide, Target, bind_policy, may_change, successor},
     tailnet::{
-        Notification, Now, device_lookup::is_lacking, evaluation::Comparison, flapping::Membership,
-        policy_entry::PolicyEntry,
+        Notification, Now, devices::Devices, dirty::Dirty, evaluation::Comparison,
+        flapping::Membership, gate::Gate, matching::Matching, observed::Observed, outbox::Outbox,
+        policy_entry::PolicyEntry, policy_set::PolicySet, records::Records,
     },
 };
 
-impl Engine {
+/// What this phase reads and changes.
+pub(super) struct Targeting<'e> {
+    pub gate: &'e Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub matching: &'e mut Matching,
+    pub tailnet_wide: &'e mut TailnetWide,
+    pub devices: &'e mut Devices,
+    pub records: &'e mut Records,
+    pub dirty: &'e mut Dirty,
+    pub outbox: &'e mut Outbox,
+}
+
+impl Targeting<'_> {
     /// Finds the devices that policies target now.
     pub(super) fn find_targets(&mut self, now: Now) {
-        self.release_absent();
-        self.end_flapping(now.monotonic);
+        release_absent(self.policies, self.observed, self.records, self.dirty);
+        end_flapping(self.matching, self.dirty, now.monotonic);
         self.evaluate(now.monotonic);
         self.rebind_known(now);
         // After the bindings, as a successor takes the place of a bound device.
@@ -51,7 +70,7 @@ impl Engine {
 
     /// Finds the devices of a policy again.
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
-        self.retain(key);
+        retain(self.policies, self.devices, self.dirty, key);
         if let Some(entry) = self.policies.get_mut(key) {
             entry.meet_devices(self.observed.index(), self.observed.lists());
             entry.disown_expired(now);
@@ -63,7 +82,12 @@ impl Engine {
             return;
         };
         let evaluated = entry.targets().evaluated();
-        let binding = self.find_devices(entry, evaluated.as_ref().map(|(matching, _)| matching));
+        let binding = find_devices(
+            self.gate,
+            self.observed,
+            entry,
+            evaluated.as_ref().map(|(matching, _)| matching),
+        );
         if binding.is_none() && entry.policy().is_ok() && !entry.is_deleting() {
             self.observed.compare_soon();
         }
@@ -82,15 +106,23 @@ impl Engine {
     /// Records which devices a policy targets now, and which it releases, before the engine forgets anything
     /// about the released ones.
     fn record_binding(&mut self, key: &PolicyKey, binding: Option<&Binding>) {
-        self.suspect_sign_ins(key, binding);
+        suspect_sign_ins(
+            self.observed,
+            self.policies,
+            self.gate,
+            self.outbox,
+            key,
+            binding,
+        );
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         let (index, absence) = (self.observed.index(), self.observed.absence());
-        let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
         let waits = |id: &NodeId| self.observed.sign_ins().is_unconfirmed(id);
         entry.release_unmatched_devices(binding, |id| {
-            waits(id) || lacking(id) && !absence.is_gone(id)
+            // A device that only the last list lacks has not left: see `absence`.
+            let is_lacking = index.get(id).is_none_or(|device| device.external);
+            waits(id) || is_lacking && !absence.is_gone(id)
         });
         entry.release_unmatched(binding, index, waits, self.observed.lists());
         let bound = entry.record_of(binding, index);
@@ -106,8 +138,8 @@ impl Engine {
         let too_many = entry.hold(binding, index);
         let selects = !entry.is_deleting() && entry.selector().is_some();
         self.policies.note_selector(key, selects);
-        self.refuse_many(key, too_many);
-        self.track_released(key);
+        refuse_many(self.policies, self.dirty, key, too_many);
+        track_released(self.policies, self.devices, self.dirty, key);
     }
 
     /// Adopts the devices that a policy targets from now on, and releases those that it no longer does.
@@ -122,115 +154,15 @@ impl Engine {
         self.dirty.report(key);
         for id in before.iter().flat_map(Binding::nodes) {
             if !binding.is_some_and(|it| it.holds(id)) {
-                self.release_binding(id, key);
+                release_binding(self.policies, self.devices, self.dirty, id, key);
             }
         }
         for id in binding.into_iter().flat_map(Binding::nodes) {
             if before.as_ref().is_some_and(|it| it.holds(id)) {
                 self.dirty.plan(id);
             } else {
-                self.adopt_device(id, key);
+                adopt_device(self.policies, self.devices, self.dirty, id, key);
             }
-        }
-    }
-
-    /// The devices that a policy targets now; `None` while that cannot be decided.
-    fn find_devices(
-        &self,
-        entry: &PolicyEntry,
-        matching: Option<&BTreeSet<NodeId>>,
-    ) -> Option<Binding> {
-        let policy = entry.policy().as_ref().ok()?;
-        if entry.is_deleting() {
-            return None;
-        }
-        if policy.selector().is_some() {
-            return matching.cloned().map(Binding::Selector);
-        }
-        // No other device takes the place of the bound one before that is proven gone.
-        let bound = entry.bound_node();
-        let lost = bound
-            .filter(|id| is_lacking(self.observed.index(), id))
-            .filter(|id| !self.observed.absence().is_gone(id));
-        if let Some(id) = lost {
-            let is_reported = self
-                .observed
-                .absence()
-                .is_reported(id, self.observed.lists());
-            return is_reported.then(|| Binding::Missing(id.clone()));
-        }
-        let binding = bind_policy(
-            policy,
-            entry.needed_record(),
-            entry.approval().given(),
-            self.observed.index(),
-        );
-        let claimed = matches!(
-            &policy.target,
-            Target::Device(target) if may_change(&target.identity)
-        );
-        // Another device may have the name too, and be missing from the first list.
-        let found = match &binding {
-            Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
-            _ => None,
-        };
-        let new =
-            found.filter(|id| bound != Some(*id) && !entry.approval().given().nodes.contains(*id));
-        let rivals = self.lacking_rivals(entry);
-        let is_doubtful = match &binding {
-            // A list can lack all devices of the name.
-            Binding::NotFound => !rivals.is_empty(),
-            _ => claimed && new.is_some(),
-        };
-        if is_doubtful && !self.can_compare_lists() {
-            return None;
-        }
-        let listed = match &binding {
-            Binding::Ambiguous(nodes) => nodes.as_slice(),
-            _ => new.map(std::slice::from_ref).unwrap_or_default(),
-        };
-        let is_one_of_several = listed.len() > 1 || new.is_some() || is_doubtful;
-        if rivals.is_empty() || !is_one_of_several {
-            return Some(binding);
-        }
-        let all: BTreeSet<&NodeId> = rivals.into_iter().chain(listed).collect();
-        let all: Vec<NodeId> = all.into_iter().cloned().collect();
-        Some(match <[NodeId; 1]>::try_from(all) {
-            Ok([one]) => Binding::Missing(one),
-            Err(several) => Binding::Ambiguous(several),
-        })
-    }
-
-    /// The devices that had the name of a policy when another process, or this one, saw several. No number of
-    /// lists proves anything about those that they lack: until these are proven to be gone, the one that is
-    /// listed is one of several.
-    fn lacking_rivals<'e>(&self, entry: &'e PolicyEntry) -> Vec<&'e NodeId> {
-        let lacking = entry.rivals().filter(|id| {
-            is_lacking(self.observed.index(), id) && !self.observed.absence().is_gone(id)
-        });
-        lacking.collect()
-    }
-
-    /// Adopts a device that a policy targets now.
-    fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let node = self.devices.get_or_add(id);
-        node.adopt(key);
-        if let Some(entry) = self.policies.get_mut(key) {
-            entry.reclaim(id);
-        }
-        self.dirty.plan(id);
-    }
-
-    /// Releases a device that a policy no longer targets.
-    pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
-        if let Some(entry) = self.policies.get_mut(key) {
-            entry.approval_mut().drop_device(id);
-            let next = entry.end_turn(id);
-            self.dirty.plan_all(next);
-        }
-        if let Some(node) = self.devices.get_mut(id) {
-            node.release(key);
-            self.dirty.plan(id);
         }
     }
 
@@ -251,7 +183,7 @@ impl Engine {
                 known.push(key);
             }
         }
-        self.end_waiting_for(&known);
+        end_waiting_for(self.policies, self.devices, self.dirty, &known);
     }
 
     /// Adds a device to the devices of a selector that it matches, or removes it.
@@ -274,19 +206,28 @@ impl Engine {
             self.dirty.report(key);
         }
         let is_lost = !matches && !is_unknown && (has_changed || left);
-        let waits = is_lost && self.awaits_confirmation(id, key, has_changed);
+        let waits = is_lost
+            && awaits_confirmation(
+                self.observed,
+                self.policies,
+                self.gate,
+                self.outbox,
+                id,
+                key,
+                has_changed,
+            );
         if has_changed && matches {
-            self.adopt_device(id, key);
+            adopt_device(self.policies, self.devices, self.dirty, id, key);
         }
         if matches {
             // Also if only now it can be read that the device matches.
-            self.hold_one(id, key);
+            hold_one(self.policies, self.observed, self.dirty, id, key);
         } else if has_changed {
-            self.release_binding(id, key);
-            self.recount(key);
+            release_binding(self.policies, self.devices, self.dirty, id, key);
+            recount(self.policies, self.dirty, key);
         }
         if left && !waits {
-            self.release_device(id, key);
+            release_device(self.policies, self.devices, self.dirty, id, key);
         }
         if let Some(entry) = self.policies.get_mut(key) {
             let is_kept = matches || is_unknown || waits;
@@ -297,12 +238,6 @@ impl Engine {
                 self.observed.lists(),
             );
         }
-    }
-
-    /// Devices with the same result for a while are matched again.
-    fn end_flapping(&mut self, now: Duration) {
-        let due = self.matching.flapping_mut().due(now);
-        self.dirty.rematch_all(due);
     }
 
     /// The result of a selector that takes effect: the previous one while the device keeps moving.
@@ -334,7 +269,12 @@ impl Engine {
         }
         if membership == Membership::Frozen {
             let node = id.clone();
-            self.notify(key, Notification::Flapping { node, label });
+            notify(
+                self.gate,
+                self.outbox,
+                key,
+                Notification::Flapping { node, label },
+            );
         }
         match membership {
             Membership::Free | Membership::Freed => comparison,
@@ -342,16 +282,137 @@ impl Engine {
             _ => Comparison::DoesNotMatch,
         }
     }
+}
 
-    /// Continues with the devices that waited for these policies.
-    pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
-        let mut waited = false;
-        for key in keys {
-            let entry = self.policies.get_mut(key);
-            waited |= entry.is_some_and(|entry| entry.targets_mut().end_waiting());
-        }
-        if waited {
-            self.dirty.step_all(self.devices.ids().cloned());
-        }
+/// The devices that a policy targets now; `None` while that cannot be decided.
+fn find_devices(
+    gate: &Gate,
+    observed: &Observed,
+    entry: &PolicyEntry,
+    matching: Option<&BTreeSet<NodeId>>,
+) -> Option<Binding> {
+    let policy = entry.policy().as_ref().ok()?;
+    if entry.is_deleting() {
+        return None;
+    }
+    if policy.selector().is_some() {
+        return matching.cloned().map(Binding::Selector);
+    }
+    // No other device takes the place of the bound one before that is proven gone.
+    if let Some(id) = entry.bound_node().filter(|id| observed.has_lost(id)) {
+        let is_reported = observed.absence().is_reported(id, observed.lists());
+        return is_reported.then(|| Binding::Missing(id.clone()));
+    }
+    let approved = entry.approval().given();
+    let binding = bind_policy(policy, entry.needed_record(), approved, observed.index());
+    among_rivals(gate, observed, entry, &policy.target, binding)
+}
+
+/// What a policy is bound to, if lists may lack other devices that have the name too; `None` while that cannot be
+/// decided.
+fn among_rivals(
+    gate: &Gate,
+    observed: &Observed,
+    entry: &PolicyEntry,
+    target: &Target,
+    binding: Binding,
+) -> Option<Binding> {
+    let claimed = matches!(target, Target::Device(target) if may_change(&target.identity));
+    // Another device may have the name too, and be missing from the first list.
+    let found = match &binding {
+        Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
+        _ => None,
+    };
+    // What someone has approved is no longer a guess.
+    let new = found.filter(|id| {
+        entry.bound_node() != Some(*id) && !entry.approval().given().nodes.contains(*id)
+    });
+    let rivals = lacking_rivals(observed, entry);
+    let is_doubtful = match &binding {
+        // A list can lack all devices of the name.
+        Binding::NotFound => !rivals.is_empty(),
+        _ => claimed && new.is_some(),
+    };
+    if is_doubtful && !gate.can_compare_lists(observed) {
+        return None;
+    }
+    let listed = match &binding {
+        Binding::Ambiguous(nodes) => nodes.as_slice(),
+        _ => new.map(std::slice::from_ref).unwrap_or_default(),
+    };
+    let is_one_of_several = listed.len() > 1 || new.is_some() || is_doubtful;
+    if rivals.is_empty() || !is_one_of_several {
+        return Some(binding);
+    }
+    let all: BTreeSet<&NodeId> = rivals.into_iter().chain(listed).collect();
+    let all: Vec<NodeId> = all.into_iter().cloned().collect();
+    Some(match <[NodeId; 1]>::try_from(all) {
+        Ok([one]) => Binding::Missing(one),
+        Err(several) => Binding::Ambiguous(several),
+    })
+}
+
+/// The devices that had the name of a policy when another process, or this one, saw several. No number of
+/// lists proves anything about those that they lack: until these are proven to be gone, the one that is
+/// listed is one of several.
+fn lacking_rivals<'e>(observed: &Observed, entry: &'e PolicyEntry) -> Vec<&'e NodeId> {
+    entry.rivals().filter(|id| observed.has_lost(id)).collect()
+}
+
+/// Adopts a device that a policy targets now.
+fn adopt_device(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    key: &PolicyKey,
+) {
+    let node = devices.get_or_add(id);
+    node.adopt(key);
+    if let Some(entry) = policies.get_mut(key) {
+        entry.reclaim(id);
+    }
+    dirty.plan(id);
+}
+
+/// Releases a device that a policy no longer targets.
+pub(super) fn release_binding(
+    policies: &mut PolicySet,
+    devices: &mut Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+    key: &PolicyKey,
+) {
+    if let Some(entry) = policies.get_mut(key) {
+        entry.approval_mut().drop_device(id);
+        let next = entry.end_turn(id);
+        dirty.plan_all(next);
+    }
+    if let Some(node) = devices.get_mut(id) {
+        node.release(key);
+        dirty.plan(id);
+    }
+}
+
+/// Devices with the same result for a while are matched again.
+fn end_flapping(matching: &mut Matching, dirty: &mut Dirty, now: Duration) {
+    let due = matching.flapping_mut().due(now);
+    dirty.rematch_all(due);
+}
+
+/// Continues with the devices that waited for these policies.
+pub(super) fn end_waiting_for(
+    policies: &mut PolicySet,
+    devices: &Devices,
+    dirty: &mut Dirty,
+    keys: &[PolicyKey],
+) {
+    let mut waited = false;
+    for key in keys {
+        let entry = policies.get_mut(key);
+        waited |= entry.is_some_and(|entry| entry.targets_mut().end_waiting());
+    }
+    if waited {
+        dirty.step_all(devices.ids().cloned());
     }
 }

@@ -2,23 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use super::{
+    actions::finish_action,
+    backoff::next_backoff,
+    changes::note_change,
+    claims::reconsider_waiting,
+    notify::notify,
+    reads::{poll_now_after, reconsider, request_finished},
+    release::note_progress,
+};
 use crate::{
     model::{NodeId, Reason, SettingValue},
-    plan::{AttributeWrites, Call, Change, Difference, PolicyKey, apply},
+    plan::{AttributeWrites, Call, Change, Difference, TailnetWide, apply},
     tailnet::{
-        Failure, Notification, Now, Retry, deadline::Progress, failure::Backoff, halves::Half,
-        mutants::mutant,
+        Failure, Notification, Now, Retry, Settings, deadline::Progress, devices::Devices,
+        dirty::Dirty, failure::Backoff, gate::Gate, halves::Half, mutants::mutant,
+        observed::Observed, outbox::Outbox, policy_set::PolicySet,
     },
 };
 
-impl Engine {
+/// What the outcome of a request changes.
+pub(super) struct Outcomes<'e> {
+    pub settings: &'e Settings,
+    pub gate: &'e Gate,
+    pub observed: &'e mut Observed,
+    pub policies: &'e mut PolicySet,
+    pub tailnet_wide: &'e TailnetWide,
+    pub devices: &'e mut Devices,
+    pub dirty: &'e mut Dirty,
+    pub outbox: &'e mut Outbox,
+    pub rng: &'e mut fastrand::Rng,
+}
+
+impl Outcomes<'_> {
+    /// The API accepted a write.
     pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
         for id in call.nodes() {
-            self.request_finished(id);
+            request_finished(self.observed, self.devices, self.dirty, id);
             if matches!(call, Call::Set(_, SettingValue::Ipv4(_))) {
                 // The previous address is free now: another device may wait for it.
-                self.reconsider_waiting(id);
+                reconsider_waiting(self.tailnet_wide, self.observed, self.dirty, id);
             }
             if matches!(call, Call::Delete(_)) {
                 self.take_deleted(id);
@@ -37,7 +60,7 @@ impl Engine {
             node.apply(id, call);
             match call {
                 // The first tag takes a device from its user, so its owner changes.
-                Call::SetTags(..) => self.reconsider(id),
+                Call::SetTags(..) => reconsider(self.policies, self.devices, self.dirty, id),
                 // An expression can use the name.
                 Call::Set(_, SettingValue::Name(_)) => self.dirty.rematch(id),
                 _ => {}
@@ -47,31 +70,23 @@ impl Engine {
             if let Some(node) = self.devices.get_mut(&difference.node) {
                 node.progress_mut().accepted(difference);
             }
-            self.finish_action(difference);
+            finish_action(self.policies, self.dirty, difference);
             for owner in difference.owners() {
                 if let Some(entry) = self.policies.get_mut(owner) {
                     entry.approval_mut().done(difference);
                 }
             }
-            self.note_change(difference, now);
+            note_change(
+                self.gate,
+                self.policies,
+                self.devices,
+                self.outbox,
+                difference,
+                now,
+            );
             let field = difference.change.field();
             let step = Progress::Changed(difference.node.clone(), field);
-            self.note_progress(&step, now);
-        }
-    }
-
-    pub(super) fn note_change(&mut self, difference: &Difference, now: Now) {
-        // A one-shot action cannot be reversed.
-        let node = self.devices.get_mut(&difference.node);
-        if let Some(node) = node.filter(|_| !difference.is_action()) {
-            node.progress_mut().made(difference, now.monotonic);
-        }
-        for owner in difference.owners() {
-            if let Some(entry) = self.policies.get_mut(owner) {
-                entry.note_change(now.wall);
-            }
-            let reported = self.reported_as(difference, owner);
-            self.notify(owner, Notification::Changed(Box::new(reported)));
+            note_progress(self.policies, self.devices, &step, now);
         }
     }
 
@@ -79,7 +94,7 @@ impl Engine {
     /// anything else.
     pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
         for id in call.nodes() {
-            self.request_finished(id);
+            request_finished(self.observed, self.devices, self.dirty, id);
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
@@ -91,6 +106,7 @@ impl Engine {
         }
     }
 
+    /// A write failed, or its outcome is unknown.
     pub(super) fn take_refused(
         &mut self,
         call: &Call,
@@ -99,17 +115,17 @@ impl Engine {
         now: Now,
     ) {
         for id in call.nodes() {
-            self.request_finished(id);
+            request_finished(self.observed, self.devices, self.dirty, id);
         }
         if let Call::WriteAttributes(writes) = call
-            && self.gate.may_send(&self.observed)
+            && self.gate.may_send(self.observed)
             && self.may_be_one_entry(failure, differences)
             // A batch of one entry cannot be split; its failure is that of the entry.
             && self.split(writes)
         {
             return;
         }
-        self.poll_now_after(failure, now);
+        poll_now_after(self.observed, failure, now);
         for id in call.nodes() {
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
@@ -124,7 +140,14 @@ impl Engine {
         // The entries of one batch are tried again together.
         let attempts = differences.iter().filter_map(|d| self.backoff_of(d));
         let before = attempts.max_by_key(|backoff| backoff.attempts).cloned();
-        let backoff = self.backoff(failure.clone(), before.as_ref(), now);
+        let backoff = next_backoff(
+            self.settings,
+            self.gate,
+            self.rng,
+            failure.clone(),
+            before.as_ref(),
+            now,
+        );
         for difference in differences {
             self.back_off(difference, backoff.clone());
         }
@@ -178,7 +201,7 @@ impl Engine {
                     ..failure.clone()
                 },
             };
-            self.notify(&owner, failed);
+            notify(self.gate, self.outbox, &owner, failed);
         }
     }
 
@@ -199,15 +222,7 @@ impl Engine {
                 field: field.clone(),
                 failure,
             };
-            self.notify(&owner, failed);
-        }
-    }
-
-    /// A difference as one of its owners may see it.
-    fn reported_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
-        match self.devices.get(&difference.node) {
-            Some(node) => node.plan().disclosed_as(difference, policy),
-            None => difference.clone(),
+            notify(self.gate, self.outbox, &owner, failed);
         }
     }
 
@@ -224,12 +239,26 @@ impl Engine {
             let device = self.observed.index().get(id);
             // An action that is no longer planned need not have been made: the device must show it.
             if !difference.is_action() || difference.shows_action(device, now.wall) {
-                self.note_change(&difference, now);
+                note_change(
+                    self.gate,
+                    self.policies,
+                    self.devices,
+                    self.outbox,
+                    &difference,
+                    now,
+                );
             }
         }
         for difference in compared.ineffective {
             let before = self.backoff_of(&difference).cloned();
-            let backoff = self.backoff(not_effective(&difference), before.as_ref(), now);
+            let backoff = next_backoff(
+                self.settings,
+                self.gate,
+                self.rng,
+                not_effective(&difference),
+                before.as_ref(),
+                now,
+            );
             self.back_off(&difference, backoff);
         }
     }
@@ -237,7 +266,7 @@ impl Engine {
     /// A device was deleted: it is no longer in the tailnet, even if a list that was requested earlier still
     /// has it.
     fn take_deleted(&mut self, id: &NodeId) {
-        self.reconsider(id);
+        reconsider(self.policies, self.devices, self.dirty, id);
         self.observed.note_deleted(id);
     }
 
