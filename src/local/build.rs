@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{ChildStderr, Command},
+    process::{Child, ChildStderr, Command},
     time::{MissedTickBehavior, interval},
 };
 
@@ -74,28 +74,7 @@ pub(super) async fn go_build(
         work.display(),
         what.costs
     ));
-    let mut go = Command::new("go")
-        .current_dir(work)
-        // A Go workspace around the cache would replace our pinned modules.
-        .env("GOWORK", "off")
-        // `readonly`: go.sum pins what is built, and a download that differs fails.
-        .args(["build", "-v", "-trimpath", "-mod=readonly"])
-        .arg(format!("-ldflags={}", ldflags(version)))
-        .args(["-o", "bin/"])
-        .args(what.packages)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        // A test that is interrupted must not leave a build behind that takes all cores.
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NoGo,
-            _ => Error::Io {
-                what: "start go".to_owned(),
-                source,
-            },
-        })?;
+    let mut go = start_go(work, what, version)?;
     let since = Instant::now();
     let output = match go.stderr.take() {
         Some(stderr) => follow(BufReader::new(stderr).lines(), since).await,
@@ -121,6 +100,31 @@ pub(super) async fn go_build(
         since.elapsed().as_secs()
     ));
     Ok(programs)
+}
+
+fn start_go(work: &Path, what: &Programs, version: &str) -> Result<Child, Error> {
+    Command::new("go")
+        .current_dir(work)
+        // A Go workspace around the cache would replace our pinned modules.
+        .env("GOWORK", "off")
+        // `readonly`: go.sum pins what is built, and a download that differs fails.
+        .args(["build", "-v", "-trimpath", "-mod=readonly"])
+        .arg(format!("-ldflags={}", ldflags(version)))
+        .args(["-o", "bin/"])
+        .args(what.packages)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A test that is interrupted must not leave a build behind that takes all cores.
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoGo,
+            _ => Error::Io {
+                what: "start go".to_owned(),
+                source,
+            },
+        })
 }
 
 /// Reads the output of `go build -v` to its end (one line for each package or download).

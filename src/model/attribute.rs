@@ -121,8 +121,8 @@ impl FromStr for AttributeKey {
         if text.len() > Self::MAX_LENGTH {
             return refused(Self::TOO_LONG);
         }
-        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
-        if name.is_empty() || !name.bytes().all(letters) {
+        let mut bytes = name.bytes();
+        if name.is_empty() || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':') {
             return refused(Self::INVALID);
         }
         Ok(Self(text.to_owned()))

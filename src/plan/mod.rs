@@ -90,20 +90,14 @@ pub fn plan_device(
 ) -> DevicePlan {
     // A field that cannot be read stays as it is.
     let replaced = resolve::with_observed(device, attributes, policies);
-    let all = policies.iter().zip(&replaced);
-    let all: Vec<(&Policy, &PolicyRecord)> = all
-        .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
-        .collect();
+    let readable = replace(policies, &replaced);
 
     // Nothing is sent for a policy to a device that someone else has signed in on.
-    let taken_over = all.iter();
-    let taken_over: Vec<Option<Policy>> = taken_over
+    let taken_over: Vec<Option<Policy>> = readable
+        .iter()
         .map(|(policy, record)| policy.on_taken_over(record, device))
         .collect();
-    let all = all.iter().zip(&taken_over);
-    let all: Vec<(&Policy, &PolicyRecord)> = all
-        .map(|((policy, record), held)| (held.as_ref().unwrap_or(policy), *record))
-        .collect();
+    let all = replace(&readable, &taken_over);
 
     // What a policy may not change does not exist for it from here on.
     let permissions = PolicyPermissions::on(device, &all, context.released, context.guardrails);
@@ -144,6 +138,17 @@ pub fn plan_device(
             unique,
         )
     }
+}
+
+/// These policies, those with a replacement replaced by it.
+fn replace<'a>(
+    policies: &[(&'a Policy, &'a PolicyRecord)],
+    replacements: &'a [Option<Policy>],
+) -> Vec<(&'a Policy, &'a PolicyRecord)> {
+    let pairs = policies.iter().zip(replacements);
+    pairs
+        .map(|((policy, record), other)| (other.as_ref().unwrap_or(policy), *record))
+        .collect()
 }
 
 /// The owners of a device's fields among these policies, and their settings that no other device can have.

@@ -97,53 +97,12 @@ fn compare(
     now: Timestamp,
 ) -> TailnetPlan {
     let mut plan = TailnetPlan::default();
-    let mut admitted: Vec<(Policy, PolicyRecord)> = Vec::new();
-    // With a released field, the record loses the keys that a plan must still show.
-    let mut owned: BTreeMap<PolicyKey, Arc<OwnedKeys>> = BTreeMap::new();
-    for declared in policies {
-        let Ok(policy) = declared.policy.clone() else {
-            continue;
-        };
-        match guards.admit(policy) {
-            Ok(policy) => {
-                let mut record = declared.record.met(index);
-                let binding = bind_policy(&policy, &record, &declared.approvals, index);
-                // An approval binds the policy to the device as it is now.
-                if let (Target::Device(target), Binding::Device(id)) = (&policy.target, &binding) {
-                    let bound = index.get(id).and_then(|device| recorded(target, device));
-                    record.bound = bound.or(record.bound);
-                }
-                owned.insert(policy.key.clone(), Arc::clone(&record.owned));
-                release_fields(&policy, &mut record, &binding);
-                plan.bindings.insert(policy.key.clone(), binding);
-                admitted.push((policy, record));
-            }
-            Err(forbidden) => {
-                plan.refused.insert(declared.key.clone(), forbidden);
-            }
-        }
-    }
-    let mut held: BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>> = BTreeMap::new();
-    let mut due: BTreeMap<&NodeId, Vec<Released>> = BTreeMap::new();
-    for (policy, record) in &admitted {
-        for node in plan.bindings[&policy.key].nodes() {
-            held.entry(node.clone()).or_default().push((policy, record));
-        }
-        let released = record.managed.released_devices().into_iter();
-        for node in released.filter(|_| policy.clears()) {
-            held.entry(node.clone()).or_default();
-            let settings = record.managed.due(node);
-            let released = due.entry(node).or_default();
-            released.push(Released {
-                policy: policy.key.clone(),
-                settings,
-                allowance: policy.allowance.clone(),
-                mode: policy.mode,
-            });
-        }
-    }
-    let split = split(&held, index, guards);
-    let counting = held.iter().filter_map(|(node, policies)| {
+    let admitted = plan.admit(policies, guards, index);
+    let by_key: BTreeMap<&PolicyKey, &Admitted> =
+        admitted.iter().map(|it| (&it.policy.key, it)).collect();
+    let on_devices = OnDevices::of(&admitted, &plan.bindings);
+    let split = split(&on_devices.policies, index, guards);
+    let counting = on_devices.policies.iter().filter_map(|(node, policies)| {
         let settings = split.get(node)?;
         Some((node.clone(), settings.counting(policies)))
     });
@@ -158,34 +117,141 @@ fn compare(
         guardrails: &guards.guardrails,
     };
     let mut begun: BTreeMap<&PolicyKey, usize> = BTreeMap::new();
-    for (node, policies) in held {
-        if let Some(device) = index.get(&node) {
-            let turns = turns(device, &policies, &mut begun, &context);
-            let context = PlanContext {
-                turns: &turns,
-                released: due.get(&node).map(Vec::as_slice).unwrap_or_default(),
-                ..context
-            };
-            let attributes = attributes.get(&node);
-            let device_plan = plan_device(device, attributes, &policies, &context);
-            for (policy, record) in policies {
-                let Some(released) = &record.fields.released else {
-                    continue;
-                };
-                let keys = owned.get(&policy.key);
-                plan.released.extend(released_settings(
-                    &policy.key,
-                    &released.fields,
-                    keys.and_then(|keys| keys.known_at(&node)),
-                    device,
-                    attributes,
-                    &device_plan.owners,
-                ));
-            }
-            plan.devices.insert(node, device_plan);
+    for (node, policies) in &on_devices.policies {
+        // A device that is recorded may have left the tailnet since.
+        let Some(device) = index.get(node) else {
+            continue;
+        };
+        let context = PlanContext {
+            turns: &turns(device, policies, &mut begun, &context),
+            released: on_devices.due(node),
+            ..context
+        };
+        let attributes = attributes.get(node);
+        let device_plan = plan_device(device, attributes, policies, &context);
+        for (policy, _) in policies {
+            let policy = by_key[&policy.key];
+            plan.released
+                .extend(policy.released_at(device, attributes, &device_plan));
         }
+        plan.devices.insert(node.clone(), device_plan);
     }
     plan
+}
+
+/// A policy that the tailnet allows.
+struct Admitted {
+    policy: Policy,
+    record: PolicyRecord,
+    /// The keys that it owned before a field was released: the record has lost those that a plan must show.
+    owned: Arc<OwnedKeys>,
+}
+
+impl Admitted {
+    /// The settings on a device that the policy has released and that stay as they are.
+    fn released_at(
+        &self,
+        device: &Device,
+        attributes: Option<&Attributes>,
+        plan: &DevicePlan,
+    ) -> Vec<ReleasedSetting> {
+        let Some(released) = &self.record.fields.released else {
+            return Vec::new();
+        };
+        released_settings(
+            &self.policy.key,
+            &released.fields,
+            self.owned.known_at(&device.node_id),
+            device,
+            attributes,
+            &plan.owners,
+        )
+    }
+}
+
+impl TailnetPlan {
+    /// The policies that the tailnet allows, with their devices; notes the refused ones.
+    fn admit(
+        &mut self,
+        policies: &[PolicyInput],
+        guards: &Admission,
+        index: &DeviceIndex,
+    ) -> Vec<Admitted> {
+        let mut admitted = Vec::new();
+        for declared in policies {
+            let Ok(policy) = declared.policy.clone() else {
+                continue;
+            };
+            match guards.admit(policy) {
+                Ok(policy) => admitted.push(self.bind(policy, declared, index)),
+                Err(forbidden) => {
+                    self.refused.insert(declared.key.clone(), forbidden);
+                }
+            }
+        }
+        admitted
+    }
+
+    /// Finds the devices of a policy, and releases the fields that it no longer declares there.
+    fn bind(&mut self, policy: Policy, declared: &PolicyInput, index: &DeviceIndex) -> Admitted {
+        let mut record = declared.record.met(index);
+        let binding = bind_policy(&policy, &record, &declared.approvals, index);
+        // An approval binds the policy to the device as it is now.
+        if let (Target::Device(target), Binding::Device(id)) = (&policy.target, &binding) {
+            let bound = index.get(id).and_then(|device| recorded(target, device));
+            record.bound = bound.or(record.bound);
+        }
+        let owned = Arc::clone(&record.owned);
+        release_fields(&policy, &mut record, &binding);
+        self.bindings.insert(policy.key.clone(), binding);
+        Admitted {
+            policy,
+            record,
+            owned,
+        }
+    }
+}
+
+/// What the admitted policies concern, device by device.
+#[derive(Default)]
+struct OnDevices<'a> {
+    /// The policies that target a device, and devices that are only cleared.
+    policies: BTreeMap<NodeId, Vec<(&'a Policy, &'a PolicyRecord)>>,
+    /// What must be cleared on a device.
+    due: BTreeMap<&'a NodeId, Vec<Released>>,
+}
+
+impl<'a> OnDevices<'a> {
+    fn of(admitted: &'a [Admitted], bindings: &BTreeMap<PolicyKey, Binding>) -> Self {
+        let mut on_devices = Self::default();
+        for Admitted { policy, record, .. } in admitted {
+            for node in bindings[&policy.key].nodes() {
+                let policies = on_devices.policies.entry(node.clone()).or_default();
+                policies.push((policy, record));
+            }
+            if policy.clears() {
+                on_devices.add_released(policy, record);
+            }
+        }
+        on_devices
+    }
+
+    fn add_released(&mut self, policy: &Policy, record: &'a PolicyRecord) {
+        for node in record.managed.released_devices() {
+            // Also a device that no policy targets any longer is planned, so that it is cleared.
+            self.policies.entry(node.clone()).or_default();
+            self.due.entry(node).or_default().push(Released {
+                policy: policy.key.clone(),
+                settings: record.managed.due(node),
+                allowance: policy.allowance.clone(),
+                mode: policy.mode,
+            });
+        }
+    }
+
+    fn due(&self, node: &NodeId) -> &[Released] {
+        self.due.get(node).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// Releases the fields that a policy no longer declares, as the engine does.

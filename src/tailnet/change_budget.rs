@@ -163,9 +163,10 @@ impl ChangeBudget {
     ) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
         let beyond_share = share.map(|share| {
             let used = self.window.by_namespace();
-            let used = |namespace: &str| used.get(namespace).copied().unwrap_or_default();
-            let left = |namespace: &str| share.saturating_sub(used(namespace));
-            self.wants.beyond_shares(left, &rank)
+            self.wants.beyond_shares(
+                |namespace| share.saturating_sub(used.get(namespace).copied().unwrap_or_default()),
+                &rank,
+            )
         });
         let beyond_share = beyond_share.unwrap_or_default();
         let room = most.saturating_sub(self.window.count());
@@ -249,13 +250,14 @@ impl ChangeBudget {
         // Devices that are reserved and not changed yet fill room already.
         let unused = reservations.reserved().filter(|id| !window.has(id)).count();
         let room = most.saturating_sub(window.count() + unused);
-        // A device that was changed within the hour, or is approved to exceed the limit, uses up nothing, even
-        // if held policies need to change it too.
-        let needs_room = |id: &NodeId| {
-            let mut needed_by = wants.by(id).iter();
-            !window.has(id) && needed_by.any(|key| !held.contains(key))
-        };
-        reservations.reserve((urgent, others), room, needs_room, namespace_of);
+        reservations.reserve(
+            (urgent, others),
+            room,
+            // A device that was changed within the hour, or is approved to exceed the limit, uses up nothing,
+            // even if held policies need to change it too.
+            |id| !window.has(id) && wants.by(id).iter().any(|key| !held.contains(key)),
+            namespace_of,
+        );
     }
 
     /// The deletions of the last day.

@@ -71,10 +71,11 @@ impl Contest {
     /// Takes an observed difference. Returns whether it is a reversal that makes the field contested or keeps
     /// it contested.
     pub fn observe(&mut self, difference: &Difference, now: Duration) -> bool {
-        let reversed =
-            |(written, _): &mut (Change, Duration)| written.undone_by(&difference.change);
         // Taken, so that one write counts as one reversal, however often it is compared.
-        let Some((_, written_at)) = self.written.take_if(reversed) else {
+        let Some((_, written_at)) = self
+            .written
+            .take_if(|(written, _)| written.undone_by(&difference.change))
+        else {
             return false;
         };
         if now >= written_at + HOUR {

@@ -44,10 +44,10 @@ impl DeletionLog {
     /// Counts a deletion that is about to be sent.
     pub fn add(&mut self, policy: &PolicyKey, uid: &str, now: Timestamp, revision: u64) {
         let since = step(now);
-        let same = |entry: &&mut RecentDeletions| {
+        let mut entries = self.entries.iter_mut();
+        match entries.find(|entry| {
             entry.policy.as_ref() == Some(policy) && entry.uid == uid && entry.since == since
-        };
-        match self.entries.iter_mut().find(same) {
+        }) {
             Some(entry) => entry.devices += 1,
             None => self.entries.push(RecentDeletions {
                 policy: Some(policy.clone()),
@@ -101,14 +101,13 @@ impl DeletionLog {
         has_own: bool,
         exists: impl Fn(&PolicyKey, &str) -> bool,
     ) -> usize {
-        let inherits = |entry: &&RecentDeletions| match &entry.policy {
+        let inherited = self.entries.iter().filter(|entry| match &entry.policy {
             None => true,
             // Its own status counts them by device; without one, the status was lost.
             Some(by) if by == policy && entry.uid == uid => !has_own,
             // A successor was created after the deletions, once the policy that made them is gone.
             Some(by) => created >= entry.since && !exists(by, &entry.uid),
-        };
-        let inherited = self.entries.iter().filter(inherits);
+        });
         inherited.map(|entry| entry.devices).sum()
     }
 

@@ -129,9 +129,9 @@ impl Flapping {
 
     /// The devices that may move again now. Forgets those that have not moved for an hour.
     pub fn due(&mut self, now: Duration) -> Vec<NodeId> {
-        let has_moved = |moves: &Moves| moves.recent.iter().any(|at| now < *at + HOUR);
+        // What has not moved for an hour is forgotten, so that the memory stays bounded.
         self.moves
-            .retain(|_, moves| moves.frozen || has_moved(moves));
+            .retain(|_, moves| moves.frozen || moves.recent.iter().any(|at| now < *at + HOUR));
         let due = self.moves.iter();
         let due = due.filter(|(_, moves)| moves.frozen && now >= moves.since + STABLE);
         due.map(|((_, id), _)| id.clone()).collect()

@@ -195,9 +195,11 @@ impl Outbox {
 
     /// The number of slow device requests: nothing waits for their devices.
     pub fn slow_requests(&self, now: Duration) -> usize {
-        let is_slow =
-            |it: &&InFlightRequest| it.request != Request::Devices && now >= it.slow_from();
-        self.in_flight.values().filter(is_slow).count()
+        let in_flight = self.in_flight.values();
+        // The list is not counted: it may take long because it is large.
+        in_flight
+            .filter(|it| it.request != Request::Devices && now >= it.slow_from())
+            .count()
     }
 
     /// Adds parts of a refused batch.

@@ -150,28 +150,26 @@ impl Polling {
 
     /// The failure that policies report, if any.
     pub fn outage(&self) -> Option<&Failure> {
-        // A rejected credential does not pass by itself, so it is reported at once.
-        let is_reported = |failure: &&Failure| {
+        self.failure.as_ref().filter(|failure| {
             self.seen == 0
                 || self.failures >= DOWN_AFTER
+                // A rejected credential does not pass by itself, so it is reported at once.
                 || matches!(
                     failure.reason,
                     Reason::CredentialRejected | Reason::Forbidden
                 )
-        };
-        self.failure.as_ref().filter(is_reported)
+        })
     }
 
     /// The failure after which a run of an approved plan gives up.
     pub fn gave_up(&self) -> Option<&Failure> {
-        let is_final = |failure: &&Failure| {
+        self.failure.as_ref().filter(|failure| {
             self.failures >= DOWN_AFTER
                 || matches!(
                     failure.reason,
                     Reason::CredentialRejected | Reason::CredentialsMissing | Reason::Forbidden
                 )
-        };
-        self.failure.as_ref().filter(is_final)
+        })
     }
 
     /// The last failure; the tailnet's own status reports even the first one.

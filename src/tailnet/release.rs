@@ -7,35 +7,46 @@
 
 use super::device_state::DeviceState;
 use crate::{
-    model::{AttributeKey, Device, ListSetting, Route},
+    model::{AttributeKey, Device, ListSetting},
     plan::{Difference, Field, ManagedSettings, PolicyKey},
 };
 
 impl DeviceState {
     /// The settings that are known to be gone.
     pub fn gone(&self, device: &Device, of: ManagedSettings) -> ManagedSettings {
-        let written = |field: &Field| {
-            let mut written = self.progress().written();
-            written.any(|it| it == field)
-        };
-        let attributes = self.attributes();
-        let is_gone = |key: &AttributeKey| {
-            attributes.is_some_and(|values| !values.contains_key(key))
-                && !written(&Field::Attribute(key.clone()))
-        };
-        let enabled = device.enabled_routes.as_ref();
-        let is_disabled = |route: &Route| {
-            let field = Field::List(ListSetting::of_route(route));
-            enabled.is_some_and(|enabled| !enabled.contains(route)) && !written(&field)
-        };
         // The snapshot may be older than a request whose outcome is unknown.
         if self.is_busy() || self.is_in_question() {
             return ManagedSettings::default();
         }
         ManagedSettings {
-            keys: of.keys.into_iter().filter(is_gone).collect(),
-            routes: of.routes.into_iter().filter(is_disabled).collect(),
+            keys: of
+                .keys
+                .into_iter()
+                .filter(|key| self.lacks_attribute(key))
+                .collect(),
+            routes: of
+                .routes
+                .into_iter()
+                .filter(|route| {
+                    let field = Field::List(ListSetting::of_route(route));
+                    let enabled = device.enabled_routes.as_ref();
+                    enabled.is_some_and(|enabled| !enabled.contains(route))
+                        && !self.has_written(&field)
+                })
+                .collect(),
         }
+    }
+
+    /// Whether a read shows that an attribute is not set, and no write of it is unverified.
+    pub fn lacks_attribute(&self, key: &AttributeKey) -> bool {
+        let read = self.attributes();
+        read.is_some_and(|values| !values.contains_key(key))
+            && !self.has_written(&Field::Attribute(key.clone()))
+    }
+
+    fn has_written(&self, field: &Field) -> bool {
+        let mut written = self.progress().written();
+        written.any(|it| it == field)
     }
 }
 

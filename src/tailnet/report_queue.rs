@@ -116,11 +116,14 @@ impl Reports {
         if self.busy.len() >= WRITERS || !self.retries.allow_any(writing, now) {
             return None;
         }
-        let may_start = |key: &&PolicyKey| {
-            let subject = Some((*key).clone());
-            !self.busy.contains_key(*key) && self.retries.allow(&subject, now)
-        };
-        self.waiting.keys().find(may_start).cloned()
+        self.waiting
+            .keys()
+            .find(|key| {
+                let subject = Some((*key).clone());
+                // One write at a time for each policy: the newer report must not be overtaken.
+                !self.busy.contains_key(*key) && self.retries.allow(&subject, now)
+            })
+            .cloned()
     }
 
     fn start<R: Reporter>(

@@ -139,8 +139,10 @@ impl Requests {
         let allowed = Arc::clone(&may_write);
         let is_write = matches!(request, Request::Write(_));
         if is_write {
-            let in_time = move || until.is_none_or(|until| Instant::now() < until);
-            let permit = Permit::new(move || may_write() && in_time());
+            // What the write rests on may be too old once the connection is there (docs/decisions/0008).
+            let permit = Permit::new(move || {
+                may_write() && until.is_none_or(|until| Instant::now() < until)
+            });
             self.permits.insert(ticket, permit.clone());
             client = client.permitted(permit);
         }

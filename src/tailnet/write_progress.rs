@@ -128,9 +128,11 @@ impl WriteProgress {
 
     /// Takes the deletions whose answer was lost: the device is gone.
     pub fn take_doubtful_deletions(&mut self) -> Vec<Difference> {
-        let is_deletion =
-            |difference: &mut Difference| matches!(difference.change, Change::Delete { .. });
-        self.outcome_unknown.extract_if(.., is_deletion).collect()
+        self.outcome_unknown
+            .extract_if(.., |difference| {
+                matches!(difference.change, Change::Delete { .. })
+            })
+            .collect()
     }
 
     /// Compares the changes with the differences of a new plan. `in_question`: the device must be read before

@@ -147,21 +147,26 @@ pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
 
 /// The body that sets and deletes attributes of many devices.
 pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
-    // This body is a JSON merge patch: an omitted expiry would stay, `null` clears it.
-    let entry =
-        |desired: &DesiredAttribute| json!({ "value": desired.value, "expiry": desired.expiry });
-    let entries =
-        |desired: &BTreeMap<AttributeKey, Option<DesiredAttribute>>| -> serde_json::Value {
-            desired
-                .iter()
-                .map(|(key, desired)| (key.to_string(), json!(desired.as_ref().map(entry))))
-                .collect()
-        };
     let nodes: serde_json::Value = patch
         .iter()
-        .map(|(node, desired)| (node.to_string(), entries(desired)))
+        .map(|(node, desired)| (node.to_string(), attribute_entries(desired)))
         .collect();
     json!({ "nodes": nodes })
+}
+
+fn attribute_entries(
+    desired: &BTreeMap<AttributeKey, Option<DesiredAttribute>>,
+) -> serde_json::Value {
+    desired
+        .iter()
+        .map(|(key, desired)| {
+            // The body is a JSON merge patch: an omitted expiry would stay, `null` clears it.
+            let entry = desired
+                .as_ref()
+                .map(|desired| json!({ "value": desired.value, "expiry": desired.expiry }));
+            (key.to_string(), json!(entry))
+        })
+        .collect()
 }
 
 fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {

@@ -206,8 +206,9 @@ fn expression(pattern: &str) -> String {
 
 fn route_is_inside(rule: &AllowedPolicies) -> Option<String> {
     let networks = rule.routes.as_ref()?;
-    let contains = |network: &String| format!("cidr({}).containsCIDR(entry)", quoted(network));
-    Some(any(networks.iter().map(contains)))
+    Some(any(networks.iter().map(|network| {
+        format!("cidr({}).containsCIDR(entry)", quoted(network))
+    })))
 }
 
 fn allows_exit_node(tailnet: &str, rules: &[AllowedPolicies]) -> Option<Check> {

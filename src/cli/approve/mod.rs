@@ -92,31 +92,8 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         // No question: to name the nodeId is the decision.
         return approve_node(&policies, &policy, node).await;
     }
-    let waiting = Waiting::of(&policy).map_err(|why| format!("{}: {why}", key(&policy)))?;
-    let (hash, by_limit) = match &waiting {
-        Waiting::Nothing(why) => {
-            output::print(&format!("{} needs no approval. {why}\n", key(&policy)))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Waiting::Device(why) => {
-            let advice = "To approve one here, add --node and its nodeId";
-            return Err(format!("{}: {why} {advice}.", key(&policy)).into());
-        }
-        Waiting::Plan {
-            hash,
-            by_limit,
-            plan,
-            changes,
-        } => {
-            let why = if *by_limit {
-                "held by maxChangedDevices of the TailscaleTailnet"
-            } else {
-                "enforcement: Approve"
-            };
-            let reported = table(plan, changes, style);
-            output::print(&format!("{reported}: plan:{hash}, {why}.\n"))?;
-            (hash.clone(), *by_limit)
-        }
+    let Some((hash, by_limit)) = show(&policy, style)? else {
+        return Ok(ExitCode::SUCCESS);
     };
     if !args.yes && !consented(&policy, &hash)? {
         eprintln!("tsdp: approved nothing.");
@@ -133,6 +110,39 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         .await?;
     }
     adopted(&policies, &policy, &hash).await
+}
+
+/// Shows the plan that is pending approval. Returns its hash and whether the limit holds it; `None` if no plan
+/// is pending.
+fn show(
+    policy: &TailscaleDevicePolicy,
+    style: Style,
+) -> Result<Option<(PlanHash, bool)>, AnyError> {
+    match Waiting::of(policy).map_err(|why| format!("{}: {why}", key(policy)))? {
+        Waiting::Nothing(why) => {
+            output::print(&format!("{} needs no approval. {why}\n", key(policy)))?;
+            Ok(None)
+        }
+        Waiting::Device(why) => {
+            let advice = "To approve one here, add --node and its nodeId";
+            Err(format!("{}: {why} {advice}.", key(policy)).into())
+        }
+        Waiting::Plan {
+            hash,
+            by_limit,
+            plan,
+            changes,
+        } => {
+            let why = if by_limit {
+                "held by maxChangedDevices of the TailscaleTailnet"
+            } else {
+                "enforcement: Approve"
+            };
+            let reported = table(plan, &changes, style);
+            output::print(&format!("{reported}: plan:{hash}, {why}.\n"))?;
+            Ok(Some((hash, by_limit)))
+        }
+    }
 }
 
 fn consented(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<bool, AnyError> {

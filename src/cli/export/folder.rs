@@ -190,13 +190,11 @@ impl Scope {
         let Some(devices) = described(text) else {
             return Overlap::Part;
         };
-        let has_left = |id: &String| {
-            let tailnet = self.tailnet.as_ref();
-            tailnet.is_some_and(|devices| !devices.contains(id))
-        };
-        let replaced = devices
-            .iter()
-            .filter(|id| self.exported.contains(*id) || has_left(id));
+        let tailnet = self.tailnet.as_ref();
+        let replaced = devices.iter().filter(|id| {
+            // A device that has left the tailnet needs no description.
+            self.exported.contains(*id) || tailnet.is_some_and(|devices| !devices.contains(*id))
+        });
         match replaced.count() {
             0 => Overlap::None,
             all if all == devices.len() => Overlap::Whole,

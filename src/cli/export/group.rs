@@ -140,8 +140,13 @@ fn share(
 ) -> Result<(), serde_json::Error> {
     let common = common(members);
     if !common.is_empty() {
-        let holders = |member: &Member| common.is_subset(&member.rest);
-        draft(name, &common, members, holders, drafts)?;
+        draft(
+            name,
+            &common,
+            members,
+            |member| common.is_subset(&member.rest),
+            drafts,
+        )?;
     }
     let mut alike: BTreeMap<Settings, usize> = BTreeMap::new();
     for member in members.iter().filter(|member| can_share(member)) {
@@ -271,12 +276,12 @@ fn named(file_names: Vec<String>, drafts: Vec<Vec<Draft>>) -> Vec<ManifestFile> 
     let mut policy_names = names(&preferred.collect::<Vec<_>>()).into_iter();
     let mut files = Vec::new();
     for (name, drafts) in file_names.into_iter().zip(drafts) {
-        let manifest = |(draft, name): (Draft, String)| Manifest {
+        let manifests = drafts.into_iter().zip(&mut policy_names);
+        let manifests = manifests.map(|(draft, name)| Manifest {
             name,
             comments: draft.comments,
             spec: draft.spec,
-        };
-        let manifests = drafts.into_iter().zip(&mut policy_names).map(manifest);
+        });
         files.push(ManifestFile {
             name,
             manifests: manifests.collect(),

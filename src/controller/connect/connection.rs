@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client as Cluster,
@@ -79,12 +79,7 @@ impl Connector {
         let name = spec.credentials_secret.name.as_str();
         let secrets: Api<Secret> = Api::namespaced(self.cluster.clone(), &self.namespace);
         let place = format!("{}/{name}", self.namespace);
-        let watch = || {
-            watcher::watch_object(secrets.clone(), name)
-                .default_backoff()
-                .boxed()
-        };
-        let mut events = watch();
+        let mut events = watch(&secrets, name);
         // None: nothing has been seen yet. Some(None): there is no such Secret.
         let mut last: Option<Option<Data>> = None;
         loop {
@@ -97,12 +92,12 @@ impl Connector {
                 // The watch may lag behind what was stored when the lease was won, so the Secret is
                 // listed again.
                 () = reread.asked() => {
-                    events = watch();
+                    events = watch(&secrets, name);
                     continue;
                 }
                 // The connection to the API server may be dead.
                 () = sleep(LIST), if is_waited_for => {
-                    events = watch();
+                    events = watch(&secrets, name);
                     Err(format!("the API server did not answer within {LIST:?}"))
                 }
             };
@@ -124,19 +119,32 @@ impl Connector {
             };
             // An edit of labels or annotations keeps the client, and with it the access token.
             if last.as_ref() != Some(&data) {
-                let client = match &data {
-                    None => Err(missing(&place)),
-                    Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
-                };
-                self.take_webhooks(&place, &tailnet, data.as_ref(), line.mailbox());
-                last = Some(data);
-                if !line.hand_over(client) {
+                if !self.take(&place, &tailnet, &spec, &budget, data.as_ref(), &line) {
                     return;
                 }
+                last = Some(data);
             }
             // After the handover: a term may start once the engine has this credential.
             reread.done();
         }
+    }
+
+    /// Connects with what the Secret has now. Returns whether the engine still listens.
+    fn take(
+        &self,
+        place: &str,
+        tailnet: &str,
+        spec: &TailscaleTailnetSpec,
+        budget: &TailnetBudget,
+        data: Option<&Data>,
+        line: &EngineConnection,
+    ) -> bool {
+        let client = match data {
+            None => Err(missing(place)),
+            Some(data) => self.connect(place, tailnet, spec, budget, data),
+        };
+        self.take_webhooks(place, tailnet, data, line.mailbox());
+        line.hand_over(client)
     }
 
     fn connect(
@@ -213,4 +221,11 @@ impl Connector {
             }
         }
     }
+}
+
+/// Watches one Secret; `None` while it does not exist.
+fn watch(secrets: &Api<Secret>, name: &str) -> BoxStream<'static, watcher::Result<Option<Secret>>> {
+    watcher::watch_object(secrets.clone(), name)
+        .default_backoff()
+        .boxed()
 }

@@ -18,7 +18,7 @@ use crate::{
         settings::{self, Endpoint},
     },
     model::Refused,
-    tailnet::{Input, Message, Settings, Term},
+    tailnet::{Failure, Input, Message, Settings, Term},
     tailscale::Budget,
 };
 
@@ -138,14 +138,8 @@ impl TailnetHandle {
         let (settings, budget) = match described(&spec, connector) {
             Ok(described) => described,
             Err(refused) => {
-                // The previous guardrails no longer hold and the new ones are unknown, so nothing may
-                // be sent.
-                self.disconnect();
-                connector.webhooks().refuse(name);
-                self.send(Message::Connection {
-                    settings: None,
-                    client: Err(invalid_tailnet(refused)),
-                });
+                let failure = invalid_tailnet(refused);
+                self.give_up_connection(name, failure, connector);
                 return;
             }
         };
@@ -184,6 +178,17 @@ impl TailnetHandle {
             task: tokio::spawn(connected.instrument(span)).abort_handle(),
             asked,
             read: None,
+        });
+    }
+
+    /// The spec is invalid: the previous guardrails no longer hold and the new ones are unknown, so nothing may
+    /// be sent.
+    fn give_up_connection(&mut self, name: &str, failure: Failure, connector: &Connector) {
+        self.disconnect();
+        connector.webhooks().refuse(name);
+        self.send(Message::Connection {
+            settings: None,
+            client: Err(failure),
         });
     }
 

@@ -48,11 +48,15 @@ pub(in crate::controller) async fn run<K>(
         let events = watcher::watcher(api.clone(), which.clone());
         events.default_backoff().boxed()
     };
-    let (mut events, mut is_listing) = (start(), true);
-    let mut listing = BTreeSet::new();
+    let mut events = start();
+    let mut listing = Listing::default();
     loop {
         // After the list, silence is normal: a watch has an event only when something changes.
-        let limit = if is_listing { LIST } else { Duration::MAX };
+        let limit = if listing.is_complete {
+            Duration::MAX
+        } else {
+            LIST
+        };
         let Ok(event) = timeout(limit, events.next()).await else {
             let error = format!("the API server did not answer within {LIST:?}");
             complain(&health, &error);
@@ -63,23 +67,46 @@ pub(in crate::controller) async fn run<K>(
         let Some(event) = event else {
             return;
         };
-        let change = match event {
+        let Some(change) = listing.change(event, &health) else {
+            continue;
+        };
+        if !tell(change) {
+            return;
+        }
+    }
+}
+
+/// The list that a watch begins with.
+#[derive(Default)]
+struct Listing {
+    objects: BTreeSet<ObjectName>,
+    /// Whether no further object of the list is expected.
+    is_complete: bool,
+}
+
+impl Listing {
+    /// The change that an event stands for, if any.
+    fn change<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: watcher::Result<Event<DeserializeGuard<K>>>,
+        health: &Watch,
+    ) -> Option<Change<K>> {
+        Some(match event {
             Ok(Event::Init) => {
                 // A list that was cut off starts anew, and what it has shown so far is no complete
                 // list.
-                listing.clear();
-                is_listing = true;
-                continue;
+                *self = Self::default();
+                return None;
             }
             // Objects are applied while the list runs; only removals wait for its end.
             Ok(Event::InitApply(object)) => {
-                listing.insert(name(&object));
+                self.objects.insert(name(&object));
                 Change::Applied(Box::new(object))
             }
             Ok(Event::InitDone) => {
                 health.listed();
-                is_listing = false;
-                Change::Listed(std::mem::take(&mut listing))
+                self.is_complete = true;
+                Change::Listed(std::mem::take(&mut self.objects))
             }
             Ok(Event::Apply(object)) => {
                 health.moved();
@@ -90,15 +117,12 @@ pub(in crate::controller) async fn run<K>(
                 Change::Deleted(name(&object))
             }
             Err(error) => {
-                complain(&health, &list_error(&error));
+                complain(health, &list_error(&error));
                 // The next event comes after a pause.
-                is_listing = false;
-                continue;
+                self.is_complete = true;
+                return None;
             }
-        };
-        if !tell(change) {
-            return;
-        }
+        })
     }
 }
 

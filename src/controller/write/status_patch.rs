@@ -85,16 +85,10 @@ where
     } = over;
     let kind = K::kind(&());
     let what = unwritable(&format!("the status of {kind}"), namespace);
-    // Not a server-side apply, which keeps the fields that others have added. The API server refuses the
-    // patch if this is not the stored version, also of a later object of the same name.
-    let same = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": at});
-    let operations = std::iter::once(same).chain(part.operations());
-    let patch = serde_json::from_value(operations.collect());
-    let Ok(patch) = patch else {
+    let Ok(patch) = patch_of(&part, at) else {
         warn!("the status of {kind} {name} cannot be serialized to JSON");
         return Err(NotWritten::Failed);
     };
-    let patch: Patch<()> = Patch::Json(patch);
     let params = PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
@@ -132,4 +126,12 @@ where
             Err(NotWritten::Failed)
         }
     }
+}
+
+/// Not a server-side apply, which keeps the fields that others have added. The API server refuses the patch if
+/// `at` is not the stored version, also of a later object of the same name.
+fn patch_of<S: Serialize>(part: &Part<'_, S>, at: &str) -> serde_json::Result<Patch<()>> {
+    let same = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": at});
+    let operations = std::iter::once(same).chain(part.operations());
+    serde_json::from_value(operations.collect()).map(Patch::Json)
 }

@@ -78,6 +78,15 @@ struct Owners {
     suspender: Option<Hold>,
 }
 
+/// Why a policy wants a change: it declares the value, or it has released it.
+const fn why(declares: bool) -> Why {
+    if declares {
+        Why::Declared
+    } else {
+        Why::Released
+    }
+}
+
 impl<'a> DiffBuilder<'a> {
     fn of(
         device: &'a Device,
@@ -227,13 +236,7 @@ impl<'a> DiffBuilder<'a> {
             let change = to(&with(&owner));
             self.add_owner(&mut owners, owner, &change);
         }
-        let why = |policy: &PolicyKey| {
-            if unmet.contains(policy) {
-                Why::Declared
-            } else {
-                Why::Released
-            }
-        };
+        let why = |policy: &PolicyKey| why(unmet.contains(policy));
         let Owners {
             acting,
             waiting,
@@ -266,9 +269,9 @@ impl<'a> DiffBuilder<'a> {
             self.found.shown.extend(difference);
         }
         // One difference for all suspended policies, because nobody approves them one by one.
-        let is_suspended =
-            |policy: &PolicyKey| matches!(field_owners.mode(policy), Mode::Suspended(_));
-        let all = claim.settled(before, |policy| is_active(policy) || is_suspended(policy));
+        let all = claim.settled(before, |policy| {
+            is_active(policy) || matches!(field_owners.mode(policy), Mode::Suspended(_))
+        });
         if all != after {
             let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
             self.found.shown.extend(difference);
@@ -316,11 +319,7 @@ impl<'a> DiffBuilder<'a> {
         if before == claim.desired {
             return;
         }
-        let why = if field_owners.clears_exit_node {
-            Why::Released
-        } else {
-            Why::Declared
-        };
+        let why = why(!field_owners.clears_exit_node);
         let change = Change::List(ListChange::ExitNode {
             before,
             after: claim.desired.clone(),

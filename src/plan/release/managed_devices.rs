@@ -85,11 +85,13 @@ impl ManagedDevices {
     /// Whether it has room for more devices.
     #[must_use]
     pub fn has_room_for(&self, new: usize) -> bool {
-        let entries = self.nodes.len() + self.released_count() + new;
+        if self.nodes.len() + self.released_count() + new <= MAX_MANAGED {
+            return true;
+        }
         // A device can have settings to clear and still be targeted. Counting each once takes longer.
-        let released = || self.released_devices().into_iter();
-        let only_released = || released().filter(|id| !self.nodes.contains(*id)).count();
-        entries <= MAX_MANAGED || self.nodes.len() + only_released() + new <= MAX_MANAGED
+        let released = self.released_devices();
+        let only_released = released.iter().filter(|id| !self.nodes.contains(**id));
+        self.nodes.len() + only_released.count() + new <= MAX_MANAGED
     }
 
     /// The number of recorded ids of released devices.

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Edit, ManagedSettings, ReleasedFields};
+use super::{Edit, ManagedSettings};
 use crate::{
     model::{ListSetting, NodeId, PolicyField, Setting},
     plan::{Deletion, Field, Policy, PolicyRecord},
@@ -56,8 +56,9 @@ impl PolicyRecord {
     /// whether anything has changed.
     pub fn release_fields(&mut self, policy: &Policy, edit: Edit) -> bool {
         let removed = policy.removed_fields(self);
-        let is_current = |it: &ReleasedFields| it.generation == edit.generation;
-        if removed.is_empty() && self.fields.released.as_ref().is_none_or(is_current) {
+        let released = self.fields.released.as_ref();
+        // Also without a removed field, another generation ends the report of the last one.
+        if removed.is_empty() && released.is_none_or(|it| it.generation == edit.generation) {
             return false;
         }
         let cleared = match policy.deletion {
@@ -73,9 +74,9 @@ impl PolicyRecord {
             self.owned = Arc::default();
         }
         let before = self.fields.clone();
-        let waits = |field: &PolicyField| cleared.contains(field) && !is_due;
+        // A field that cannot be cleared yet stays managed, or nothing would clear it later.
         let fields = &mut self.fields.fields;
-        fields.retain(|field| !removed.contains(field) || waits(field));
+        fields.retain(|field| !removed.contains(field) || (cleared.contains(field) && !is_due));
         self.fields.note_edit(policy, edit, stays);
         is_due || self.fields != before
     }

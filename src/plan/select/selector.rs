@@ -91,8 +91,8 @@ impl Selector {
         let is_known = Owner::unknown(device).is_empty();
         let is_of_user = is_known && device.tags.is_empty();
         let needs_tags = !self.tags.is_empty() || !self.tag_patterns.is_empty();
-        let is_user = |users: &[Glob]| users.iter().any(|glob| glob.matches(&device.user));
-        let needs_other = !self.users.is_empty() && !is_user(&self.users);
+        let mut users = self.users.iter();
+        let needs_other = !self.users.is_empty() && !users.any(|it| it.matches(&device.user));
         is_of_user && !device.external && (needs_tags || needs_other)
     }
 
@@ -105,21 +105,18 @@ impl Selector {
         };
         let unknown = |field: DeviceField| device.is_unknown(field);
         let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
-        let has_all_tags = || {
-            self.tags.is_subset(&device.tags)
-                && self.tag_patterns.iter().all(|pattern| {
-                    let mut tags = device.tags.iter();
-                    tags.any(|tag| matches(pattern, tag.as_str()))
-                })
-        };
-        // The API still names the user who registered a tagged device, but its tags own it. Unreadable tags
-        // are empty here, as those of a device that a user owns.
-        let is_of_user = || {
-            device.tags.is_empty() && (unknown(DeviceField::User) || any(&self.users, &device.user))
-        };
         !device.external
-            && (unknown(DeviceField::Tags) || has_all_tags())
-            && (self.users.is_empty() || is_of_user())
+            && (unknown(DeviceField::Tags)
+                || self.tags.is_subset(&device.tags)
+                    && self.tag_patterns.iter().all(|pattern| {
+                        let mut tags = device.tags.iter();
+                        tags.any(|tag| matches(pattern, tag.as_str()))
+                    }))
+            // The API still names the user who registered a tagged device, but its tags own it. Unreadable tags
+            // are empty here, as those of a device that a user owns.
+            && (self.users.is_empty()
+                || device.tags.is_empty()
+                    && (unknown(DeviceField::User) || any(&self.users, &device.user)))
             && (self.hostnames.is_empty()
                 || unknown(DeviceField::Hostname)
                 || any(&self.hostnames, &folded(&device.hostname)))

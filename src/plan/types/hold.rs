@@ -62,12 +62,25 @@ pub enum Hold {
     LockedOut(String),
 }
 
+const PROTECTED: &str = "no policy may change this device: it is one of protectedDevices of the \
+                         TailscaleTailnet";
+const KEY_NEVER_EXPIRES: &str = "key expiry is disabled, so that the key would continue to work: \
+                                 write keyExpiry: Enabled too. An hour after the time, the action \
+                                 is missed";
+const JOIN_TIME_UNKNOWN: &str = "the API does not report when the device joined the tailnet, so \
+                                 that it may have joined after the time";
+const NO_RECORD: &str = "a one-shot action needs a status that records it: only the controller \
+                         does it, in a cluster";
+
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disruption(disruption) => f.write_str(of_disruption(*disruption)),
             Self::AddressInUse(by) => {
-            write!(f, "{by} has this address: give that device another address first")
+                write!(
+                    f,
+                    "{by} has this address: give that device another address first"
+                )
             }
             Self::AddressSwap(others) => write!(
                 f,
@@ -88,9 +101,7 @@ impl fmt::Display for Hold {
                 f.write_str("the approved plan does not contain it: make another plan")
             }
             Self::Suspended(suspender) => f.write_str(of_suspender(*suspender)),
-            Self::Protected => f.write_str(
-                "no policy may change this device: it is one of protectedDevices of the TailscaleTailnet",
-            ),
+            Self::Protected => f.write_str(PROTECTED),
             Self::NotAllowed(suggested_rule) => write_not_allowed(f, suggested_rule),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
@@ -104,19 +115,10 @@ impl fmt::Display for Hold {
                 f,
                 "tailnet lock keeps the device out ({error}): sign the device with tailscale lock sign"
             ),
-            Self::KeyNeverExpires => f.write_str(
-                "key expiry is disabled, so that the key would continue to work: write keyExpiry: Enabled \
-                too. An hour after the time, the action is missed",
-            ),
-            Self::JoinTimeUnknown => f.write_str(
-                "the API does not report when the device joined the tailnet, so that it may have joined \
-                after the time",
-            ),
+            Self::KeyNeverExpires => f.write_str(KEY_NEVER_EXPIRES),
+            Self::JoinTimeUnknown => f.write_str(JOIN_TIME_UNKNOWN),
             Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
-            Self::NoRecord => f.write_str(
-                "a one-shot action needs a status that records it: only the controller does it, in a \
-                cluster",
-            ),
+            Self::NoRecord => f.write_str(NO_RECORD),
             Self::TooManyExpiries => write!(
                 f,
                 "a policy can expire the keys of at most {MAX_EXPIRIES} devices at one time: narrow its \

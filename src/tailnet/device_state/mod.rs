@@ -239,8 +239,10 @@ impl DeviceState {
     /// reset the backoffs of all policies.
     pub fn note_listed(&mut self) -> bool {
         let was_required = self.device.satisfy();
-        let settings = |field: &Field| !matches!(field, Field::Attribute(_));
-        self.progress.verify(settings) || was_required
+        // A list has no attributes, so it verifies none.
+        self.progress
+            .verify(|field| !matches!(field, Field::Attribute(_)))
+            || was_required
     }
 
     /// The last failure of a read like this one, if none has succeeded since.

@@ -6,7 +6,7 @@ use super::DeviceState;
 use crate::{
     model::{ListSetting, NodeId},
     plan::{AttributeWrites, Call, Difference, Field, next_call},
-    tailnet::{Request, contest::Contest, read::Read},
+    tailnet::{Request, read::Read},
 };
 
 /// The next step for a device.
@@ -122,13 +122,14 @@ impl DeviceState {
             .filter(|(_, backoff)| !backoff.is_over(now))
             .map(|(field, _)| field.clone());
         let contests = self.progress.contests();
-        // Entries of other policies in the same list do not wait.
-        let own = |field: &Field, contest: &Contest| {
-            let mut differences = self.plan.differences.iter();
-            differences.all(|it| it.change.field() != *field || contest.is_of(it.owners()))
-        };
         let contested = contests
-            .filter(|(field, contest)| contest.is_paused(now) && own(field, contest))
+            .filter(|(field, contest)| {
+                let mut differences = self.plan.differences.iter();
+                // Entries of other policies in the same list do not wait.
+                contest.is_paused(now)
+                    && differences
+                        .all(|it| it.change.field() != **field || contest.is_of(it.owners()))
+            })
             .map(|(field, _)| field.clone());
         let routes = self.routes.retry_at(now).map(|_| {
             ListSetting::ALL

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::PolicyEntry;
 use crate::{
     model::{NodeId, PolicyField, Route, RouteSet},
-    plan::{Binding, Edit, Field, Mode, Policy},
+    plan::{Binding, Edit, Field, Mode},
 };
 
 impl PolicyEntry {
@@ -29,11 +29,10 @@ impl PolicyEntry {
     /// The devices on which it may start to manage something.
     pub fn partly_managed(&self) -> Vec<NodeId> {
         let policy = self.policy.as_ref().ok();
-        let is_partly = |policy: &Policy| {
+        if policy.is_some_and(|policy| {
             let mut unmanaged = policy.unmanaged_fields(self.needed_record());
             unmanaged.next().is_some()
-        };
-        if policy.is_some_and(is_partly) {
+        }) {
             return self.nodes().cloned().collect();
         }
         let partly = self.needed_record().managed.partly.iter();

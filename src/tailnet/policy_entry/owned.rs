@@ -170,8 +170,9 @@ impl PolicyEntry {
             return;
         };
         let declared = policy.desired.attributes.as_ref();
-        let is_declared = |key: &&AttributeKey| declared.is_some_and(|it| it.contains_key(*key));
-        let (still, dropped): (BTreeSet<_>, BTreeSet<_>) = unsent.iter().partition(is_declared);
+        let (still, dropped): (BTreeSet<_>, BTreeSet<_>) = unsent
+            .iter()
+            .partition(|key| declared.is_some_and(|it| it.contains_key(*key)));
         if self.is_invalid() || dropped.is_empty() {
             return;
         }
@@ -210,9 +211,11 @@ impl PolicyEntry {
             && policy.deletion == Deletion::Retain
             && !self.is_invalid();
         let actions = matches!(policy.mode, Mode::Enforce | Mode::Approve);
-        let is_dropped =
-            |key: &&AttributeKey| all || expired(policy, key) || (actions && !kept(policy, key));
-        let dropped: BTreeSet<AttributeKey> = owned.iter().filter(is_dropped).cloned().collect();
+        let dropped: BTreeSet<AttributeKey> = owned
+            .iter()
+            .filter(|key| all || expired(policy, key) || (actions && !kept(policy, key)))
+            .cloned()
+            .collect();
         if !dropped.is_empty() {
             self.owned().retain(id, |key| !dropped.contains(key));
         }
@@ -238,8 +241,11 @@ impl PolicyEntry {
             mutant!(KeysAreOwnedByPolicy).then(|| managed | &self.needed_record().owned.names());
         let managed = everywhere.as_ref().unwrap_or(managed);
         let known = self.needed_record().owned.known_at(id);
-        let is_new = |key: &&AttributeKey| !known.is_some_and(|known| known.contains(*key));
-        let new: BTreeSet<AttributeKey> = managed.iter().filter(is_new).cloned().collect();
+        let new: BTreeSet<AttributeKey> = managed
+            .iter()
+            .filter(|key| !known.is_some_and(|known| known.contains(*key)))
+            .cloned()
+            .collect();
         // A key without room in the record would be owned only until the next start.
         if new.is_empty() || self.keys.is_unrecorded(id) {
             return false;

@@ -89,14 +89,16 @@ impl PolicyEntry {
             policy.named_routes(),
             policy.has_managed_settings(self.needed_record()),
         );
-        let new = |id: &&NodeId| !self.needed_record().managed.nodes.contains(*id);
-        // A device that may match because of an unreadable field is not managed (docs/decisions/0027).
-        let is_decided = |id: &&NodeId| {
-            let device = index.get(id);
-            device.is_none_or(|device| policy.undecided_by(device).is_empty())
-        };
-        let new = binding.nodes().filter(new).filter(is_decided);
-        let new: Vec<NodeId> = new.cloned().collect();
+        let new: Vec<NodeId> = binding
+            .nodes()
+            .filter(|id| !self.needed_record().managed.nodes.contains(*id))
+            // A device that may match because of an unreadable field is not managed (docs/decisions/0027).
+            .filter(|id| {
+                let device = index.get(id);
+                device.is_none_or(|device| policy.undecided_by(device).is_empty())
+            })
+            .cloned()
+            .collect();
         if puts && !self.needed_record().managed.has_room_for(new.len()) {
             return true;
         }

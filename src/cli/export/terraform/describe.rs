@@ -116,6 +116,18 @@ fn known(data: &[Resource]) -> BTreeMap<String, Known> {
     known
 }
 
+fn boolean(values: &Value, field: &str) -> Result<bool, String> {
+    let value = values[field].as_bool();
+    value.ok_or_else(|| format!("its {field} is known only after terraform apply"))
+}
+
+fn list(values: &Value, field: &str) -> Result<impl Iterator<Item = String>, String> {
+    match &values[field] {
+        list @ Value::Array(_) => Ok(texts(list)),
+        _ => Err(format!("its {field} are known only after terraform apply")),
+    }
+}
+
 fn texts(list: &Value) -> impl Iterator<Item = String> {
     let items = list.as_array().into_iter().flatten();
     items.filter_map(Value::as_str).map(str::to_owned)
@@ -216,17 +228,9 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
         desired: Spec::default(),
         gaps: Vec::new(),
     };
-    let boolean = |field: &str| {
-        let value = values[field].as_bool();
-        value.ok_or_else(|| format!("its {field} is known only after terraform apply"))
-    };
-    let list = |field: &str| match &values[field] {
-        list @ Value::Array(_) => Ok(texts(list)),
-        _ => Err(format!("its {field} are known only after terraform apply")),
-    };
     match resource.kind.as_str() {
         "tailscale_device_authorization" => {
-            if !boolean("authorized")? {
+            if !boolean(values, "authorized")? {
                 return Err(
                     "a policy that takes a device's authorization away must be written by hand"
                         .to_owned(),
@@ -235,19 +239,20 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
             convert::declare(&mut device.desired, &SettingValue::Authorized(true));
         }
         "tailscale_device_key" => {
-            let is_disabled = boolean("key_expiry_disabled")?;
+            let is_disabled = boolean(values, "key_expiry_disabled")?;
             let value = SettingValue::KeyExpiryDisabled(is_disabled);
             convert::declare(&mut device.desired, &value);
         }
         "tailscale_device_tags" => {
-            let tags: TagSet = list("tags")?.map(Tag::reported).collect();
+            let tags: TagSet = list(values, "tags")?.map(Tag::reported).collect();
             if tags.is_empty() {
                 return Err("the API cannot remove the last tag of a device".to_owned());
             }
             device.declare_tags(&tags);
         }
         _ => {
-            let routes: Result<RouteSet, _> = list("routes")?.map(|text| route(&text)).collect();
+            let routes: Result<RouteSet, _> =
+                list(values, "routes")?.map(|text| route(&text)).collect();
             let routes = routes?;
             // The list is the whole list: it also decides about an exit node.
             device.declare_routes(&routes, true);

@@ -51,10 +51,12 @@ fn block(configured: &str) -> String {
 
 /// The blocks as comments, for a stream of YAML.
 pub(super) fn as_comments(blocks: &str) -> String {
-    let comment = |line: &str| match line {
-        "" => "#\n".to_owned(),
-        line if line.starts_with('#') => format!("{line}\n"),
-        line => format!("# {line}\n"),
-    };
-    blocks.lines().map(comment).collect()
+    blocks
+        .lines()
+        .map(|line| match line {
+            "" => "#\n".to_owned(),
+            line if line.starts_with('#') => format!("{line}\n"),
+            line => format!("# {line}\n"),
+        })
+        .collect()
 }

@@ -49,9 +49,11 @@ pub fn url(text: &str) -> Option<(&str, &str)> {
     let port_is_number = port.strip_prefix(':').map_or(port.is_empty(), |digits| {
         digits.bytes().all(|b| b.is_ascii_digit())
     });
-    let allowed =
-        |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "-_.~!$&'()*+,;=:".contains(c);
-    (port_is_number && name.chars().all(allowed)).then_some((scheme, host))
+    (port_is_number && name.chars().all(may_be_in_host)).then_some((scheme, host))
+}
+
+fn may_be_in_host(c: char) -> bool {
+    c.is_ascii_alphanumeric() || !c.is_ascii() || "-_.~!$&'()*+,;=:".contains(c)
 }
 
 /// The part before the first colon, if it can be a scheme. `None` if it is empty.
