@@ -73,7 +73,7 @@ impl PoliciesArgs {
                 policies: manifests
                     .policies
                     .into_iter()
-                    .map(|located| DeserializeGuard(Ok(located.object)))
+                    .map(|loaded| (DeserializeGuard(Ok(loaded.object)), loaded.input))
                     .collect(),
                 tailnets: manifests
                     .tailnets
@@ -113,8 +113,14 @@ impl PoliciesArgs {
                 (name, namespace.metadata.labels.unwrap_or_default())
             }));
         }
+        let policies = policies.items.into_iter();
         Ok(All {
-            policies: policies.items,
+            policies: policies
+                .map(|object| {
+                    let input = input(&object);
+                    (object, input)
+                })
+                .collect(),
             tailnets: tailnets.items,
             namespaces: labels,
         })
@@ -128,10 +134,11 @@ impl PoliciesArgs {
         };
         let wanted = if let Some(wanted) = &self.tailnet_ref {
             all.policies
-                .retain(|object| tailnet(object).is_none_or(|name| name == *wanted));
+                .retain(|(object, _)| tailnet(object).is_none_or(|name| name == *wanted));
             Some(wanted.clone())
         } else {
-            let mut named: BTreeSet<String> = all.policies.iter().filter_map(tailnet).collect();
+            let objects = all.policies.iter().map(|(object, _)| object);
+            let mut named: BTreeSet<String> = objects.filter_map(tailnet).collect();
             if named.len() > 1 {
                 let several = named.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(format!(
@@ -149,8 +156,10 @@ impl PoliciesArgs {
             .map(|tailnet| tailnet.spec);
         let own = &self.controller_namespace;
         let guardrails = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
+        let (objects, policies) = all.policies.into_iter().unzip();
         Ok(Declarations {
-            policies: all.policies,
+            objects,
+            policies,
             tailnet,
             guardrails,
         })
@@ -162,7 +171,8 @@ pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
 
 /// Everything that was read.
 struct All {
-    policies: Vec<PolicyObject>,
+    /// Each policy, and what it is for the planner.
+    policies: Vec<(PolicyObject, PolicyInput)>,
     tailnets: Vec<TailscaleTailnet>,
     namespaces: BTreeMap<String, Labels>,
 }
@@ -170,8 +180,10 @@ struct All {
 /// The objects of one tailnet.
 #[derive(Debug)]
 pub(super) struct Declarations {
-    /// Its policies.
-    pub policies: Vec<PolicyObject>,
+    /// Its policies as objects.
+    pub objects: Vec<PolicyObject>,
+    /// The same policies as the planner takes them.
+    pub policies: Vec<PolicyInput>,
     /// The tailnet itself, if it was among the objects.
     pub tailnet: Option<TailscaleTailnetSpec>,
     /// The guardrails of the tailnet. Without the tailnet itself there are none.
@@ -189,17 +201,12 @@ impl Declarations {
     }
 }
 
-/// Parses the policies for the planner.
-pub(super) fn declared(objects: &[PolicyObject]) -> Vec<PolicyInput> {
-    objects
-        .iter()
-        .map(|object| {
-            let key = PolicyKey {
-                namespace: object.namespace().unwrap_or_default(),
-                name: object.name_any(),
-            };
-            // Only the controller cleans up after a deleted policy, so the timeout does not matter.
-            controller::policy_input(&key, object, Duration::ZERO)
-        })
-        .collect()
+/// A policy of the cluster as the planner takes it.
+fn input(object: &PolicyObject) -> PolicyInput {
+    let key = PolicyKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    };
+    // Only the controller cleans up after a deleted policy, so the timeout does not matter.
+    controller::policy_input(&key, object, Duration::ZERO)
 }

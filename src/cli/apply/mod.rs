@@ -17,7 +17,7 @@ use super::{
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
     plan::{CHANGES, PlanRun, SavedPlan, refuse_invalid},
-    policies::{self, PoliciesArgs},
+    policies::PoliciesArgs,
     process::{AnyError, on_signal},
     prune_from::PruneFromArgs,
     table::Style,
@@ -169,8 +169,9 @@ impl ApplyArgs {
             Some(limit) => limit,
             None => declarations.limit()?,
         };
-        let policies = declared(&declarations.policies)?;
-        let earlier = self.earlier.read(&self.policies, &declarations.policies)?;
+        let policies = declarations.policies;
+        refuse_invalid(&policies)?;
+        let earlier = self.earlier.read(&self.policies, &declarations.objects)?;
         let admission = declarations.guardrails.read()?;
         Ok(PlanRun::make(client, policies, admission, &earlier, limit).await?)
     }
@@ -178,7 +179,8 @@ impl ApplyArgs {
     /// Plans the saved policies anew, and refuses if the result is not the saved plan.
     async fn replan_saved(&self, client: &Client, saved: &SavedPlan) -> Result<PlanRun, AnyError> {
         eprintln!("The plan was made {}.", saved.origin());
-        let policies = declared(&saved.policies()?)?;
+        let policies = saved.policies()?;
+        refuse_invalid(&policies)?;
         let mut plan_run = PlanRun::make(
             client,
             policies,
@@ -306,27 +308,15 @@ async fn end_by_signal(interrupted: CancellationToken, stop: CancellationToken) 
     }
 }
 
-/// Parses the policies for the plan and the engine, and refuses invalid ones.
-fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<PolicyInput>, String> {
-    let mut policies = policies::declared(objects);
-    refuse_invalid(&policies)?;
-    for declared in &mut policies {
-        if let Ok(policy) = &mut declared.policy {
-            policy.uid.clear();
-        }
-    }
-    Ok(policies)
-}
-
 /// Only the controller has the records that release devices and prevent a second one-shot action. An earlier
 /// version of the manifests has the record of released fields.
 fn release_no_device(policies: &mut [PolicyInput]) {
     for declared in policies {
         let has_record = !declared.record.managed.is_empty() || !declared.record.owned.is_empty();
-        match &mut declared.policy {
-            Ok(policy) if !has_record => policy.deletion = Deletion::Retain,
-            // There is no object that could need the finalizer.
-            _ => declared.status_state.lacks_finalizer = false,
+        if let Ok(policy) = &mut declared.policy
+            && !has_record
+        {
+            policy.deletion = Deletion::Retain;
         }
     }
 }

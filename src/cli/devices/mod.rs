@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
-    policies::{self, PoliciesArgs},
+    policies::PoliciesArgs,
     process::AnyError,
     select::SelectArgs,
     snapshot::Snapshot,
@@ -62,7 +62,7 @@ enum Format {
 /// Reads the list with one request, and prints it.
 pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
     let policies = if args.policies.are_given() {
-        Some(policies::declared(&args.policies.read().await?.policies))
+        Some(args.policies.read().await?.policies)
     } else {
         None
     };

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
-    policies::{self, Declarations, PoliciesArgs},
+    policies::{Declarations, PoliciesArgs},
     process::AnyError,
     prune_from::PruneFromArgs,
 };
@@ -83,11 +83,11 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     let declarations = args.policies.read().await?;
     let limit = declarations.limit()?;
     let Declarations {
-        policies: objects,
+        objects,
+        policies,
         guardrails,
         ..
     } = declarations;
-    let policies = policies::declared(&objects);
     // An invalid policy of a cluster is noted in the plan: its devices stay as they are.
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;

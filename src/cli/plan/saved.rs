@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{PlanRun, view::View};
 use crate::{
-    api::{DeserializeGuard, GROUP, TailscaleDevicePolicy, VERSION},
+    api::{GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
         guardrails::DeclaredGuardrails,
         manifests::{self, Diagnostics, Severity, Source},
@@ -19,7 +19,7 @@ use crate::{
         prune_from::PruneFrom,
     },
     model::{Attributes, ChangeLimit, Device, ListSetting, Setting},
-    plan::Admission,
+    plan::{Admission, PolicyInput},
 };
 
 /// The version of the format. A file of another version is refused.
@@ -134,7 +134,7 @@ impl SavedPlan {
     }
 
     /// Its policies, checked as policies from files.
-    pub fn policies(&self) -> Result<Vec<PolicyObject>, AnyError> {
+    pub fn policies(&self) -> Result<Vec<PolicyInput>, AnyError> {
         let policies = self.policies.iter().map(ToString::to_string);
         let source = Source {
             name: "the plan".to_owned(),
@@ -145,10 +145,7 @@ impl SavedPlan {
         if diagnostics.iter().any(|it| it.severity == Severity::Error) {
             return Err(Diagnostics(diagnostics).into());
         }
-        let policies = read.policies.into_iter();
-        Ok(policies
-            .map(|located| DeserializeGuard(Ok(located.object)))
-            .collect())
+        Ok(read.policies.into_iter().map(|it| it.input).collect())
     }
 
     /// The maximum number of changed devices.
