@@ -60,6 +60,7 @@ impl DeclaredGuardrails {
         Ok(Admission {
             guardrails: guardrails
                 .map_err(|refused| format!("the TailscaleTailnet: {refused}"))?
+                // Without the object there are none: it may exist in the cluster only.
                 .unwrap_or_default(),
             namespaces: self.namespaces.clone(),
         })

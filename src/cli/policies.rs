@@ -155,6 +155,7 @@ impl PoliciesArgs {
             .find(|tailnet| Some(tailnet.name_any()) == wanted)
             .map(|tailnet| tailnet.spec);
         let own = &self.controller_namespace;
+        // Of the one tailnet: rules of another one say nothing about this connection.
         let guardrails = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
         let (objects, policies) = all.policies.into_iter().unzip();
         Ok(Declarations {

@@ -113,11 +113,13 @@ pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
         "The simulated Tailscale API is at {}/api/v2/",
         simulator.url()
     )?;
+    // A script waits for the line, and a pipe would keep it.
     out.flush()?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
+    // Requests in flight get their answers, as those of a real server do.
     simulator.stop().await;
     Ok(())
 }

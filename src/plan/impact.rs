@@ -43,6 +43,7 @@ impl Impact {
 
     fn of_list(change: &ListChange, device: &Device) -> Option<Self> {
         match change {
+            // The owner counts before the access: the API gives a tagged device no user back.
             ListChange::Tags { before, .. } if before.is_empty() => {
                 Some(Self::TakenFromUser(device.user.clone()))
             }
@@ -68,6 +69,7 @@ impl Impact {
             SettingValue::Authorized(authorized) => (!authorized).then_some(Self::Deauthorized),
             SettingValue::KeyExpiryDisabled(disabled) => {
                 let has_expired = device.expires.is_some_and(|expires| expires <= now);
+                // While key expiry is disabled, an expiry in the past does nothing.
                 (!disabled && has_expired).then_some(Self::KeyExpired)
             }
             // Nothing connects to a device that has no address.

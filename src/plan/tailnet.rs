@@ -73,6 +73,7 @@ pub fn plan_tailnet_within(
         .filter_map(|declared| declared.policy.as_ref().ok())
         .map(|policy| (&policy.key, policy.rank()))
         .collect();
+    // Without the shares of namespaces, which only a controller with all policies can tell.
     let held = wanted.policies_over_limit(max, &BTreeSet::new(), |key| ranks.get(key));
     if held.is_empty() {
         return free;
@@ -102,6 +103,7 @@ fn compare(
         admitted.iter().map(|it| (&it.policy.key, it)).collect();
     let on_devices = OnDevices::of(&admitted, &plan.bindings);
     let split = split(&on_devices.policies, index, guards);
+    // Only what guardrails allow counts for other devices (docs/decisions/0015).
     let counting = on_devices.policies.iter().filter_map(|(node, policies)| {
         let settings = split.get(node)?;
         Some((node.clone(), settings.counting(policies)))

@@ -113,6 +113,8 @@ impl ChangeBudget {
         let large = most.map(|most| self.all.larger_than(most));
         let large = large.unwrap_or_default();
         for key in large.symmetric_difference(&self.large) {
+            // A policy that is held stays counted with all of its devices, or its plan would fall apart
+            // (docs/decisions/0016).
             let waits = large.contains(key) || self.held.contains(key);
             for id in self.all.of(key) {
                 let mut counted = self.wants.by(id).clone();
@@ -162,6 +164,7 @@ impl ChangeBudget {
         rank: impl Fn(&PolicyKey) -> R,
     ) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
         let beyond_share = share.map(|share| {
+            // What was sent within the hour counts against the share, like against the limit.
             let used = self.window.by_namespace();
             self.wants.beyond_shares(
                 |namespace| share.saturating_sub(used.get(namespace).copied().unwrap_or_default()),
@@ -226,6 +229,8 @@ impl ChangeBudget {
     pub fn give_back(&mut self, idle: &[NodeId]) {
         let window = &self.window;
         let given_back = self.reservations.give_back(idle, |id| window.has(id));
+        // What they used up is counted before their reservation ends, or a crash between the two would
+        // lose it.
         if given_back && (self.note_recent() || !idle.is_empty()) {
             self.reservations.next_revision();
         }

@@ -54,6 +54,7 @@ impl ApiClock {
     /// The effective time: the wall clock's, or the API's if the two are too far apart. Returns also whether
     /// the reported skew has changed.
     pub fn effective(&mut self, now: Now) -> (Now, bool) {
+        // In each step: the wall clock can be set at any time.
         let has_changed = self.compare(now);
         let effective = match (self.skew, self.time(now.monotonic)) {
             (Some(_), Some(wall)) => Now { wall, ..now },
@@ -70,6 +71,7 @@ impl ApiClock {
             .filter(|skew| skew.abs() > TOLERANCE)
             .map(whole_minutes);
         let same = match (skew, self.skew) {
+            // Answers take different times to arrive, and each change of the skew writes statuses.
             (Some(skew), Some(before)) => (skew - before).abs() < STEADY,
             (skew, before) => skew.is_none() && before.is_none(),
         };

@@ -56,6 +56,7 @@ impl Contest {
 
     /// Notes a write.
     pub fn write(&mut self, difference: &Difference, now: Duration) {
+        // Those of the last write: entries of other owners in the same list are not contested.
         self.owners = difference.owners().cloned().collect();
         self.written = Some((difference.change.clone(), now));
     }
@@ -78,6 +79,7 @@ impl Contest {
         else {
             return false;
         };
+        // The value has stayed for an hour, so the other writer has given up.
         if now >= written_at + HOUR {
             self.reversals.clear();
             self.count = 0;
@@ -125,6 +127,7 @@ impl Contest {
     }
 
     fn ends_at(&self) -> Duration {
+        // The hour starts again with each write, or a write at its end would end the contest unseen.
         let written = self.written.as_ref().map(|(_, at)| *at);
         written
             .or(self.reversals.last().copied())

@@ -70,6 +70,7 @@ impl Deadline {
 
     /// Counts the time since the last call towards what the policy waited for then.
     pub fn count(&mut self, waits: Waits, now: Duration) {
+        // Before the first step as the leader nobody could clear anything, so no time has passed.
         let passed = self.counted_at.map(|at| now.saturating_sub(at));
         match self.waits {
             Waits::Held => {}

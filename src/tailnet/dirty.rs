@@ -51,6 +51,7 @@ impl<T> Default for Marks<T> {
 
 impl<T: Ord + Clone> Marks<T> {
     fn add(&mut self, it: &T) {
+        // Most marks are made again and again in one step, and each clone of a key allocates.
         if !self.now.contains(it) {
             self.now.insert(it.clone());
         }
@@ -85,6 +86,7 @@ impl<T: Ord + Clone> Marks<T> {
 impl Dirty {
     /// Begins a step: what was marked for it counts now.
     pub fn begin_step(&mut self) {
+        // Only marks of these kinds are ever made for a later step.
         self.bindings.begin_step();
         self.steps.begin_step();
         self.reports.begin_step();
@@ -98,6 +100,8 @@ impl Dirty {
             self.plans.now.is_empty(),
             self.managed_fields.now.is_empty(),
         ];
+        // Marks for later count nowhere here: they wait for something outside, and would wake the engine in
+        // a loop.
         may_run.decide
             && (decisions.contains(&false)
                 || (may_run.approve && !self.approvals.now.is_empty())
@@ -183,6 +187,7 @@ impl Dirty {
 
     /// The devices whose next step is undecided.
     pub fn awaiting_step(&self) -> impl Iterator<Item = &NodeId> {
+        // Those for later too: something is still to be decided for the device.
         self.steps.now.iter().chain(&self.steps.later)
     }
 
@@ -239,6 +244,7 @@ impl Dirty {
 
     /// A device is no longer one of the engine's.
     pub fn forget_device(&mut self, id: &NodeId) {
+        // The other marks find no device when their phase takes them, and end there.
         self.steps.forget(id);
     }
 

@@ -85,6 +85,7 @@ impl<R: Reporter> Driver<R> {
             if ends && self.reports.are_recorded() {
                 break;
             }
+            // Again after each step, as each may have made something due.
             let wake = self.engine.wake_at().map(|at| self.started + at);
             tokio::select! {
                 () = stop.cancelled(), if !stopping => {
@@ -166,6 +167,7 @@ impl<R: Reporter> Driver<R> {
                 self.term = *term;
                 self.reports.clear();
             }
+            // Its status is gone too, so the report could only fail.
             Input::PolicyGone(key) => self.reports.forget(key),
             _ => {}
         }
@@ -196,8 +198,7 @@ impl<R: Reporter> Driver<R> {
                 }
             }
         }
-        let engine = &self.engine;
-        if !engine.is_writable() {
+        if !self.engine.is_writable() {
             self.end_writes();
         }
         let engine = &self.engine;

@@ -73,6 +73,7 @@ impl Evaluation {
 
     /// Whether a new result for a device is pending while the previous one is in force.
     pub fn is_pending(&self, id: &NodeId) -> bool {
+        // During the first evaluation the policy sends nothing, whatever the result will be.
         !self.is_first && (self.left.contains(id) || self.found.contains_key(id))
     }
 
@@ -116,6 +117,7 @@ impl Evaluation {
                     }
                 }
             };
+            // Most devices do not match: the first result is a set of those that do.
             if self.is_first && comparison == Comparison::DoesNotMatch {
                 self.found.remove(&id);
             } else {

@@ -60,12 +60,14 @@ fn of_list(error: &tailscale::Error) -> Failure {
                 "{} Check spec.apiURL and spec.tailnet of the TailscaleTailnet.",
                 failure.message
             ),
+            // No policy has to be edited, so the list is tried again.
             retry: match failure.retry {
                 Retry::Never => Retry::Later,
                 retry => retry,
             },
             ..failure
         },
+        // A list sets no tags and needs no plan, so no edit of a policy helps.
         Kind::PlanRefused | Kind::TagsNotPermitted => Failure {
             reason: Reason::ApiError,
             retry: Retry::Later,
@@ -139,6 +141,7 @@ fn retry(error: &tailscale::Error) -> Retry {
         (Kind::TagsNotPermitted | Kind::Refused | Kind::PlanRefused, tailscale::Retry::Never) => {
             Retry::Never
         }
+        // Another person may free the name, or replace the credential.
         _ => Retry::Later,
     }
 }

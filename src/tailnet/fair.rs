@@ -122,6 +122,7 @@ impl Ready {
     }
 
     fn privileged(&self) -> impl Iterator<Item = (&String, &Queue)> {
+        // Beyond that, edits wait like all others: else one namespace could use up the budget.
         let limit = self.fewest() + AHEAD;
         let urgent = self
             .queues

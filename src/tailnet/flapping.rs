@@ -70,6 +70,7 @@ impl Flapping {
     ) -> Membership {
         let of = (key.clone(), device.node_id.clone());
         let moves = (comparison == Comparison::Matches) != is_member;
+        // The usual case: nothing is kept for a device that stays where it is.
         if !moves && !self.moves.contains_key(&of) {
             return Membership::Free;
         }
@@ -86,6 +87,7 @@ impl Flapping {
             known.since = now;
         }
         known.recent.retain(|at| now < *at + HOUR);
+        // The control server reports tags and users, so such a move is no accident of a machine.
         let by_facts = std::mem::replace(&mut known.facts, facts.clone()) != facts;
         if known.frozen && (by_facts || now >= known.since + STABLE) {
             known.frozen = false;
@@ -98,6 +100,7 @@ impl Flapping {
         if !moves || by_facts {
             return Membership::Free;
         }
+        // Machines choose their hostnames: one that keeps changing it must not cause endless requests.
         if known.recent.len() >= MAX_MOVES {
             known.frozen = true;
             self.frozen += 1;

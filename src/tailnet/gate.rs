@@ -119,6 +119,7 @@ impl Gate {
 
     /// Whether a list of devices is read and all policies are handed over.
     pub fn may_decide(&self, observed: &Observed) -> bool {
+        // A policy that is still unknown may own what another one is about to set.
         self.policies_listed && observed.lists() > 0
     }
 

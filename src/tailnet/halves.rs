@@ -22,6 +22,7 @@ impl Half {
         if entries.len() < 2 {
             return None;
         }
+        // In two, so that one bad entry of fifty is found with a dozen requests.
         let (first, second) = entries.split_at(entries.len() / 2);
         Some([first, second].map(|half| {
             let mut keys: BTreeMap<NodeId, BTreeSet<AttributeKey>> = BTreeMap::new();

@@ -49,6 +49,7 @@ impl Inbox {
         self.collect();
         if self.waiting.is_empty() {
             let message = self.receiver.recv().await?;
+            // More may have arrived with it, and replace it.
             self.waiting.put(message);
             self.collect();
         }
@@ -118,6 +119,7 @@ impl Waiting {
 
     fn put(&mut self, message: Message) {
         if is_barrier(&message) {
+            // What arrived before stays before it, as it belongs to the earlier term or connection.
             self.subjects.clear();
         }
         let subject = Subject::of(&message);
@@ -147,6 +149,7 @@ impl Waiting {
             }
             Subject::Invalid(_) => self.remove_object(subject, message),
             Subject::Gone(key) => {
+                // Nothing that was declared before matters for an object that is gone.
                 self.remove(&Subject::Valid(key.clone()));
                 self.remove(&Subject::Invalid(key.clone()));
                 self.remove(subject)
@@ -176,6 +179,7 @@ impl Waiting {
     fn pop(&mut self) -> Option<Message> {
         let (place, message) = self.messages.pop_first()?;
         if let Some(subject) = Subject::of(&message)
+            // A newer message of the subject may wait at another place.
             && self.subjects.get(&subject) == Some(&place)
         {
             self.subjects.remove(&subject);

@@ -95,6 +95,7 @@ impl Queues {
                 if let Some(namespace) = namespace.filter(|_| urgency == Lane::Urgent) {
                     self.quick.take(namespace, now);
                 }
+                // Served, not removed: the turn counts for the namespace that caused it.
                 self.ready.serve(id);
             }
             Some(Lane::Urgent | Lane::Routine) => {
@@ -109,6 +110,7 @@ impl Queues {
                 self.ready.insert(id, namespace, lane == Lane::Urgent);
             }
             Lane::Batch => {
+                // From the first one on, so that devices that keep joining cannot delay it for ever.
                 if self.batch.is_empty() {
                     self.batch_began = now;
                 }
@@ -142,6 +144,7 @@ impl Queues {
 
     /// Devices that may still join a batch or have something written.
     pub fn on_the_way(&self) -> usize {
+        // Blocked devices too: their answer or record may bring them into the batch.
         self.waiting + self.ready.len()
     }
 

@@ -51,6 +51,7 @@ impl Observed {
 
     /// A device was read or changed.
     pub fn put(&mut self, device: Device) {
+        // Compared first, as the facts from before are lost then.
         if let Some(known) = self.index.get(&device.node_id) {
             self.sign_ins.compare(known, &device);
         }
@@ -60,6 +61,7 @@ impl Observed {
     /// A device is gone. A list that was requested earlier may still have it.
     pub fn remove(&mut self, id: &NodeId) {
         self.index.remove(id);
+        // Proven, so that a list that lacks it now is not taken for the first one.
         self.absence.prove(id, self.polling.lists());
     }
 
@@ -88,6 +90,7 @@ impl Observed {
     /// Takes the owners of the devices of a list, as it reports them. Returns the devices whose new owner is
     /// confirmed now.
     pub fn take_owners(&mut self, listed: &[Device]) -> Vec<NodeId> {
+        // Before the comparison: the list that shows a sign-in does not confirm it.
         let confirmed = self.sign_ins.take_list(listed);
         for device in listed {
             if let Some(known) = self.index.get(&device.node_id) {
@@ -161,6 +164,7 @@ impl Observed {
     pub fn poll_sent(&mut self, ticket: Ticket) {
         self.polling.asked(Asked {
             ticket,
+            // What is answered after this moment may not be in the list.
             at: self.revision,
         });
     }

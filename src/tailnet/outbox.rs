@@ -196,7 +196,7 @@ impl Outbox {
     /// The number of slow device requests: nothing waits for their devices.
     pub fn slow_requests(&self, now: Duration) -> usize {
         let in_flight = self.in_flight.values();
-        // The list is not counted: it may take long because it is large.
+        // The list is no device on the way: nothing that waits for devices waits for it.
         in_flight
             .filter(|it| it.request != Request::Devices && now >= it.slow_from())
             .count()

@@ -122,6 +122,7 @@ impl PolicySet {
 
     /// Takes the labels of a namespace; `None` if it is gone. Returns the policies that this concerns.
     pub fn set_labels(&mut self, namespace: String, labels: Option<Labels>) -> Vec<PolicyKey> {
+        // Each change checks all policies of the namespace again, and watches repeat what they have told.
         if self.admission.namespaces.get(&namespace) == labels.as_ref() {
             return Vec::new();
         }
@@ -156,6 +157,7 @@ impl PolicySet {
     /// Restarts the cleanup of all policies that are being deleted.
     pub fn restart_cleanup(&mut self) {
         for (key, entry) in &mut self.all {
+            // How long the previous leader has waited is unknown, so each cleanup starts again.
             if entry.cleanup_mut().restart() {
                 self.deleting.insert(key.clone());
             }
@@ -190,6 +192,7 @@ impl PolicySet {
     /// Completes the requests that were made before this list was requested. Returns their policies.
     pub fn complete_reconcile_requests(&mut self, list: Ticket) -> Vec<PolicyKey> {
         let requests = &mut self.reconcile_requests;
+        // A list that was requested before may not show what the person has just changed.
         let granted = requests.extract_if(.., |_, asked_after| *asked_after < list);
         let granted: Vec<PolicyKey> = granted.map(|(key, _)| key).collect();
         for key in &granted {

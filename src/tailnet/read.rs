@@ -31,6 +31,7 @@ impl Read {
 
     /// A read that was made at this time has succeeded.
     pub fn succeeded(&mut self, at: Duration) {
+        // A success ends the backoff: the next failure is a first one again.
         *self = Self {
             required: false,
             at: Some(at),

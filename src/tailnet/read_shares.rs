@@ -57,6 +57,7 @@ impl ReadShares {
         let all = namespaces.len();
         for (served, (namespace, devices)) in namespaces.into_iter().enumerate() {
             let share = left / as_float(all - served);
+            // A namespace never gets more than it can use, so the others get the rest.
             let needed = as_float(devices) / interval.as_secs_f64();
             let given = needed.min(share);
             left -= given;
@@ -77,6 +78,7 @@ impl ReadShares {
     pub fn interval(&self, id: &NodeId, least: Duration) -> Duration {
         let causes = self.causes.get(id).into_iter().flatten();
         let own = causes.filter_map(|namespace| self.intervals.get(namespace));
+        // For the namespace that reads it most often: one read serves all.
         own.min().copied().unwrap_or(least).max(least)
     }
 

@@ -55,6 +55,7 @@ impl Asks {
             }
             self.lists.take(&key.namespace, now);
         }
+        // At least as long as its reads take, or they would fill the share of all others.
         let pause = PAUSE.min(poll_interval).max(reads);
         self.policies.insert(key.clone(), now + pause);
         true

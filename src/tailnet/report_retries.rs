@@ -36,6 +36,7 @@ struct Pause {
 impl Retries {
     /// Whether any report may be tried now, beside `writing` others.
     pub fn allow_any(&self, writing: usize, now: Instant) -> bool {
+        // One at a time shows whether the API server is back, without all of them waiting for its timeout.
         let alone = self.failed_in_a_row < IN_A_ROW || writing == 0;
         alone && self.all_until.is_none_or(|until| until <= now)
     }
@@ -60,6 +61,7 @@ impl Retries {
         let failures = self.pauses.get(&subject).map_or(1, |it| it.failures + 1);
         let until = now + pause(failures);
         self.pauses.insert(subject, Pause { failures, until });
+        // A few objects that fail on their own must not delay the others.
         if self.failed_in_a_row < IN_A_ROW {
             return until;
         }

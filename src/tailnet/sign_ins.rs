@@ -27,6 +27,7 @@ impl SignIns {
             return;
         }
         let is_known = |device| Owner::unknown(device).is_empty();
+        // An owner that cannot be read is no other owner (docs/decisions/0027).
         if !is_known(known) || !is_known(device) || Owner::of(known) == Owner::of(device) {
             return;
         }
@@ -69,6 +70,7 @@ impl SignIns {
         for (id, lists) in &mut self.0 {
             match (*lists < CONFIRMATIONS, confirming.contains(id)) {
                 (false, _) => {}
+                // In a row: a list that shows another owner, or none, starts the count again.
                 (true, false) => *lists = 0,
                 (true, true) => {
                     *lists += 1;

@@ -66,9 +66,11 @@ impl StatusBook {
     pub fn offer(&mut self, key: &PolicyKey, report: PolicyReport) -> Option<Offered> {
         let is_edited = self.edited.remove(key);
         let before = self.policies.get(key);
+        // An edited status is written again even if nothing has changed: the edit must go.
         if !is_edited && before == Some(&report) {
             return None;
         }
+        // The rest of a report may change while the state stays, and with it what the Event said.
         let is_new_state = before.is_none_or(|before| before.state != report.state);
         self.policies.insert(key.clone(), report.clone());
         Some(Offered {

@@ -86,6 +86,7 @@ impl Window {
         let mut namespace = None;
         if let Some(in_flight) = self.in_flight.get_mut(id) {
             namespace.clone_from(&in_flight.namespace);
+            // Only the last answer ends it, as an earlier one says nothing about the others.
             in_flight.calls -= 1;
             if in_flight.calls == 0 {
                 self.in_flight.remove(id);
@@ -125,6 +126,7 @@ impl Window {
     /// How many devices were changed, or are being changed.
     pub fn count(&self) -> usize {
         let new = self.in_flight.keys();
+        // A device counts once, however often it is changed within the hour.
         let new = new.filter(|id| !self.changed.contains_key(*id)).count();
         let earlier = self.earlier.iter().map(|earlier| earlier.changes.devices);
         self.changed.len() + new + earlier.sum::<usize>()

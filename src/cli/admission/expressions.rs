@@ -43,6 +43,7 @@ impl Expressions {
                 ))
             ),
         }];
+        // One check for each field, so that the message names the field to edit.
         for field in PolicyField::ALL {
             validations.extend(allows_field(tailnet, rules, field));
         }
@@ -105,6 +106,7 @@ fn is_for_namespace(rule: &AllowedPolicies) -> String {
             ));
         }
     }
+    // A rule without namespaces is for all of them.
     if parts.is_empty() {
         "true".to_owned()
     } else {
@@ -134,6 +136,7 @@ fn if_declared(rules: &[AllowedPolicies], field: PolicyField, holds: &str) -> St
 }
 
 fn allows_field(tailnet: &str, rules: &[AllowedPolicies], field: PolicyField) -> Option<Check> {
+    // A check that always holds would only cost time for each request.
     if rules.iter().all(|rule| allows(rule, field)) {
         return None;
     }
@@ -164,6 +167,7 @@ fn allows_entries(
             None => variable(i),
         })
         .collect();
+    // No rule says which entries, so each of them allows all.
     if !bounded {
         return None;
     }
@@ -197,6 +201,7 @@ fn expression(pattern: &str) -> String {
         match letter {
             '*' => text.push_str(".*"),
             '?' => text.push('.'),
+            // Every other letter stands for itself: a dot in a tag must not match any letter.
             letter => text.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
         }
     }
@@ -225,6 +230,7 @@ fn allows_exit_node(tailnet: &str, rules: &[AllowedPolicies]) -> Option<Check> {
         return None;
     }
     let some = any(allowing(rules, field).map(|(i, _)| variable(i)));
+    // An exit node needs both routes, and one rule must allow both, as in plans.
     let both = allowing(rules, field).filter(|(_, rule)| has_both(rule));
     let both = any(both.map(|(i, _)| variable(i)));
     let message = format!(

@@ -49,6 +49,7 @@ pub(super) fn approve_held(
     for Named(key) in approved {
         check(plan_run, key)?;
     }
+    // What the flag names needs no question: to name it is the decision.
     let mut chosen: BTreeSet<PolicyKey> = approved.iter().map(|Named(key)| key.clone()).collect();
     if may_ask {
         for (key, held) in held_changes(plan_run, ApprovedOn::Policy) {
@@ -62,6 +63,7 @@ pub(super) fn approve_held(
             }
         }
     }
+    // Once for all of them: each approval plans the tailnet again.
     let mut changed = approve(plan_run, &chosen);
     // After the approvals, as the changes that they release count towards the limit.
     if may_ask {
@@ -141,6 +143,7 @@ fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
 /// Asks on the terminal. Without one the change stays held.
 fn asked(question: &str, key: &PolicyKey) -> std::io::Result<bool> {
     let approved = ask::agrees(&format!("{question}\nApprove it?"), &key.to_string())?;
+    // Nobody could have agreed.
     Ok(approved.unwrap_or(false))
 }
 

@@ -56,6 +56,7 @@ fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
             devices,
         ]);
     }
+    // A header without rows would look like a list that was cut off.
     if table.is_empty() {
         return "Nothing is pending approval.\n".to_owned();
     }

@@ -54,6 +54,7 @@ pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
         };
         // Unique, as the uids of the API server are.
         let uid = place.to_string();
+        // Of equal age, as a file does not say which policy is older.
         policies.push(convert::policy(
             key,
             uid,

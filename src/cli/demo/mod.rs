@@ -61,10 +61,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     );
     let client = client(&simulator)?;
     println!("The plan (nothing has been sent yet):\n");
+    // Before the engine starts: the demo shows what it is about to do.
     let (table, differences) = plan_table(&client, &policies).await?;
     println!("{table}\n");
 
     println!("Applying it with the engine of the controller:\n");
+    // The requests of the plan are not those of the engine.
     simulator.clear_requests();
     let stop = CancellationToken::new();
     let terminal = Arc::new(Terminal::default());
@@ -110,6 +112,7 @@ fn send_inputs(
 ) -> Result<(), AnyError> {
     let policies = policies.into_iter();
     let inputs = policies.map(|policy| Input::Policy(Box::new(policy)));
+    // The policies first, as nothing is decided before all of them are known.
     for input in inputs.chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))]) {
         mailbox.send(Message::Input(input))?;
     }

@@ -62,6 +62,7 @@ impl Description {
     /// A device of a user has no tags, and a policy cannot declare that.
     pub fn declare_tags(&mut self, tags: &TagSet) {
         let invalid = tags.iter().find(|tag| {
+            // The API may report a tag that no policy can declare.
             Tag::from_str(tag.as_str()).is_err() || tag.as_str().len() > MAX_TAG_LENGTH
         });
         if let Some(invalid) = invalid {
@@ -88,6 +89,7 @@ impl Description {
     /// Declares whether both routes of an exit node are enabled; that none is only if `or_none`.
     pub fn declare_exit_node(&mut self, enabled: &RouteSet, or_none: bool) {
         let enabled = ListSetting::ExitNode.among(enabled);
+        // Half of an exit node is no state that a policy can declare.
         if enabled == Route::exit_node() {
             self.declare_list(&ListValue::exit_node(true));
         } else if let Some(half) = enabled.first() {

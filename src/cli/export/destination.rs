@@ -49,6 +49,7 @@ impl ExportArgs {
         trailer: &Trailer,
     ) -> Result<(), AnyError> {
         let header = self.header();
+        // A folder is written as a whole, so that files of an earlier export can be removed.
         let Some(path) = self.out.as_deref().filter(|path| !is_file(path)) else {
             let stream = self.stream(files)? + &trailer.comments;
             match &self.out {
@@ -113,6 +114,7 @@ impl ExportArgs {
             let name = file.file_name().unwrap_or(file.as_os_str());
             command.push(format!("--from-terraform {}", name.display()));
         }
+        // Only what differs from the defaults: the header names the command that gives the same files.
         if self.group_by == GroupBy::None {
             command.push("--group-by none".to_owned());
         }

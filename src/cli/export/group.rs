@@ -113,6 +113,7 @@ fn file(
     }
     let (mut drafts, mut singles) = (Vec::new(), Vec::new());
     for (tags, mut members) in parts {
+        // The same tailnet must give the same files, whatever the order of its list.
         members.sort_by_cached_key(|it| (it.description.label.clone(), it.description.id.clone()));
         let is_other = !tags.is_empty() && *key != FileKey::Tags(tags.clone());
         let name = if is_other {
@@ -127,6 +128,7 @@ fn file(
             }
         }
     }
+    // After the shared ones, so that a reader meets what most devices have first.
     singles.sort_by(|a, b| a.preferred.cmp(&b.preferred));
     drafts.extend(singles);
     Ok(drafts)
@@ -154,6 +156,7 @@ fn share(
             *alike.entry(member.rest.clone()).or_default() += 1;
         }
     }
+    // Two devices are enough: what they share is written once.
     for (settings, _) in alike.into_iter().filter(|(_, count)| *count > 1) {
         let name = format!("{name}-{}", settings.words());
         draft(&name, &settings, members, |it| it.rest == settings, drafts)?;
@@ -176,12 +179,14 @@ fn common(members: &[Member]) -> Settings {
         }
     }
     let mut frequent: Vec<(One, usize)> = count.into_iter().collect();
+    // The most frequent first: a rare one would leave few devices for the others.
     frequent.sort_by_key(|(_, devices)| std::cmp::Reverse(*devices));
     let mut common = Settings::default();
     let mut holders = able.clone();
     for (one, _) in frequent {
         let having = holders.iter().filter(|member| member.rest.has(&one));
         let having: Vec<&Member> = having.copied().collect();
+        // More than half: else several policies would share fewer devices each, and be longer together.
         if having.len() > 1 && having.len() * 2 > able.len() {
             common.insert(one);
             holders = having;
@@ -201,6 +206,7 @@ fn draft(
     let able = members.iter_mut().filter(|member| can_share(member));
     let mut holders: Vec<&mut Member> = able.filter(|member| is_holder(member)).collect();
     for holder in &mut holders {
+        // A setting has one policy, or two of them would own it.
         holder.rest.subtract(settings);
     }
     let ids = |holders: &[&mut Member]| -> Vec<String> {
@@ -226,6 +232,7 @@ fn draft(
             ..DeviceSelector::default()
         };
         drafts.push(Draft {
+            // An expression has a maximum length, so a large group takes several policies.
             preferred: name.to_owned() + &share.suffix,
             id: shares::hex(&settings.text()),
             comments,

@@ -74,6 +74,7 @@ impl Settings {
 
     /// Those that several devices can have. A name or an address belongs to one.
     pub fn shareable(&self) -> impl Iterator<Item = One> {
+        // A policy that gives two devices one name or address could never be in sync.
         let unique: BTreeSet<&str> = Setting::ALL
             .into_iter()
             .filter(|setting| setting.is_tailnet_wide())
@@ -103,6 +104,7 @@ impl Settings {
         let mut merged = self.clone();
         for (key, value) in &others.0 {
             let before = merged.0.insert(key.clone(), value.clone());
+            // Nobody can tell which of the two values is right.
             if before.is_some_and(|before| before != *value) {
                 return None;
             }
@@ -129,6 +131,7 @@ impl Settings {
 
 fn words(Key(field, entry): &Key, value: &str) -> String {
     if let Some(entry) = entry {
+        // A name of a policy has no colon, and every key has this prefix.
         let name = entry.strip_prefix("custom:").unwrap_or(entry);
         let value: Value = serde_json::from_str(value).unwrap_or_default();
         let mut kinds = ["string", "integer", "boolean"].into_iter();

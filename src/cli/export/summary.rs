@@ -23,6 +23,7 @@ const MAX_GAPS: usize = 10;
 
 impl Summary {
     pub fn print(&self) {
+        // To stderr: stdout may be the manifests themselves.
         eprint!("{self}");
     }
 }

@@ -161,6 +161,7 @@ impl Diagnostic {
             let start = place.span.start;
             (start.line, start.column)
         });
+        // The code last: two errors at one place keep their order between runs.
         (self.file.clone(), start, self.code)
     }
 }
@@ -172,6 +173,7 @@ impl fmt::Display for Diagnostic {
             Some(place) => write!(f, "{place}: ")?,
             None => write!(f, "{}: ", self.file)?,
         }
+        // An error about a whole file has no field to name.
         if !self.field.steps().is_empty() {
             write!(f, "{}: ", self.field)?;
         }

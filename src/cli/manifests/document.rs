@@ -76,6 +76,7 @@ impl Document {
         let place = match &finding.location {
             Location::Value => self.place(field),
             Location::Name => self.place_of_key(field),
+            // An entry of a map has a key in the file, which is not part of the schema.
             Location::Key(key) => self.place_of_key(&field.key(key)),
         };
         Diagnostic {

@@ -38,6 +38,7 @@ pub use self::{
 /// that name none. Fails with all diagnostics if the API server would refuse any object.
 pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Diagnostics> {
     let (manifests, diagnostics) = read(paths, namespace);
+    // Warnings do not count, as the API server would accept the objects too.
     let has_errors = diagnostics.iter().any(|it| it.severity == Severity::Error);
     if has_errors {
         return Err(Diagnostics(diagnostics));

@@ -37,7 +37,9 @@ impl PlanRun {
         limit: ChangeLimit,
     ) -> Result<Self, Error> {
         let mut snapshot = Snapshot::new(client).await?;
+        // After the list, so that nothing in it is later than the plan.
         let now = Timestamp::now();
+        // Before the plan: the records decide what is released.
         earlier.restore_records(&mut policies, &snapshot.fleet, now);
         let tailnet_plan = snapshot
             .plan(client, &policies, &admission, limit, now)

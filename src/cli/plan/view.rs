@@ -123,6 +123,7 @@ impl<'a> View<'a> {
         let mut changes: Vec<_> = differences
             .map(|difference| ChangeView::of(difference, snapshot, now))
             .collect();
+        // By name, as people look for a device; two devices can have one.
         changes.sort_by_key(|change| (change.device, change.node_id));
         let mut totals = Totals {
             devices: snapshot.fleet.own_count(),
@@ -167,6 +168,7 @@ impl<'a> View<'a> {
             text += "\n\n";
         }
         text.extend(self.released.iter().map(|released| format!("{released}\n")));
+        // Empty parts leave no empty line behind.
         if !self.released.is_empty() {
             text.push('\n');
         }
@@ -212,6 +214,7 @@ fn released(settings: &[ReleasedSetting]) -> Vec<ReleasedView<'_>> {
         policy: setting.policy.to_string(),
         outcome: STAYS,
     });
+    // In the order of the changes, so that both can be compared.
     let mut views: Vec<_> = views.collect();
     views.sort_by_key(|view| (view.device, view.node_id));
     views
@@ -281,6 +284,7 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
     for declared in policies {
         match &declared.policy {
             Err(errors) => add(&declared.key, format!("not valid: {}", errors.join("; "))),
+            // Before its devices: a policy that is not allowed has none.
             Ok(_) if let Some(forbidden) = tailnet_plan.refused.get(&declared.key) => {
                 add(&declared.key, not_allowed(forbidden));
             }
@@ -323,6 +327,7 @@ fn not_allowed(forbidden: &Forbidden) -> String {
 fn no_match(target: &Target, fleet: &DeviceIndex) -> String {
     let unmatched = match target {
         Target::Selector(selector) => Unmatched::of(selector, fleet.devices()),
+        // A policy for one device has a reason of its own.
         Target::Device(_) => Vec::new(),
     };
     let why: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
@@ -340,6 +345,7 @@ fn why_no_device(target: &Target, binding: &Binding, fleet: &DeviceIndex) -> Opt
     };
     Some(match binding {
         Binding::Device(_) => return None,
+        // A selector need not match anything, but a policy without a device is probably a mistake.
         Binding::Selector(nodes) if !nodes.is_empty() => return None,
         Binding::Selector(_) => no_match(target, fleet),
         Binding::NotFound => format!("no device has the {named}"),

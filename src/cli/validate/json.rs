@@ -38,6 +38,7 @@ fn diagnostic(diagnostic: &Diagnostic) -> Value {
         value["object"] = json!(object);
         value["field"] = json!(diagnostic.field.to_string());
     }
+    // Absent rather than empty, so that most diagnostics stay short.
     if !diagnostic.related.is_empty() {
         let related = diagnostic.related.iter().map(|related| {
             let mut value = json!({"message": related.message, "file": related.place.source.name});

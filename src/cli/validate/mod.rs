@@ -92,6 +92,7 @@ enum Format {
 /// Checks the manifests, and prints the diagnostics to stdout and the totals to stderr.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
+    // One time for all checks: an expiry must not pass between two of them.
     let outcome = check(&paths, args, Timestamp::now());
     let message = match args.output {
         Format::Text => text::render(&outcome.diagnostics, args.color.is_on()),

@@ -184,6 +184,7 @@ impl TailnetHandle {
     /// The spec is invalid: the previous guardrails no longer hold and the new ones are unknown, so nothing may
     /// be sent.
     fn give_up_connection(&mut self, name: &str, failure: Failure, connector: &Connector) {
+        // The connection first: no request may go out while the engine learns of it.
         self.disconnect();
         connector.webhooks().refuse(name);
         self.send(Message::Connection {

@@ -105,6 +105,7 @@ impl Listing {
             }
             Ok(Event::InitDone) => {
                 health.listed();
+                // From here on, silence is normal.
                 self.is_complete = true;
                 Change::Listed(std::mem::take(&mut self.objects))
             }

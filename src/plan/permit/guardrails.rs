@@ -61,6 +61,7 @@ impl Guardrails {
     #[must_use]
     pub fn protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
+        // A guardrail that cannot be decided protects: its author wanted to keep policies away.
         protected.any(|guarded| guarded.selector.check(device).unwrap_or(true))
     }
 

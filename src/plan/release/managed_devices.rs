@@ -153,6 +153,7 @@ impl ManagedDevices {
         let mut rest = self.due(id);
         rest.keys.retain(|key| !gone.keys.contains(key));
         rest.routes.retain(|route| !gone.routes.contains(route));
+        // From all groups, as the rest is a group of its own.
         self.cleared(id);
         if !rest.is_empty() {
             self.released.entry(rest).or_default().insert(id.clone());

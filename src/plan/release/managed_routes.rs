@@ -25,6 +25,7 @@ impl ManagedDevices {
     /// cleared yet.
     pub fn hold(&mut self, new: Vec<NodeId>) {
         for id in new {
+            // What the policy has set and not cleared yet is its own, and all else may be a person's.
             let before = self.due(&id).routes;
             self.set_managed(&id, &before);
             self.nodes.insert(id);
@@ -34,6 +35,7 @@ impl ManagedDevices {
     /// The policy declares other routes now. Of these it manages those that it managed before, and those that
     /// it released and that have not been cleared yet.
     pub fn name_routes(&mut self, routes: RouteSet) {
+        // Called for each device that a selector matches, so an equal declaration must cost nothing.
         if self.routes == routes {
             return;
         }
@@ -73,6 +75,7 @@ impl ManagedDevices {
     /// Removes a device, and returns the routes that the policy manages there.
     pub(in crate::plan) fn release_routes(&mut self, id: &NodeId) -> RouteSet {
         self.nodes.remove(id);
+        // No entry means all of them.
         let partly = self.partly.0.remove(id);
         partly.unwrap_or_else(|| self.routes.clone())
     }
@@ -86,6 +89,7 @@ impl ManagedDevices {
 
     fn set_managed(&mut self, id: &NodeId, managed: &RouteSet) {
         let managed: RouteSet = managed.intersection(&self.routes).copied().collect();
+        // Only exceptions are recorded, so that ten thousand devices fit into a status.
         if managed == self.routes {
             self.partly.0.remove(id);
         } else {

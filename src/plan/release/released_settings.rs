@@ -51,6 +51,7 @@ pub(in crate::plan) fn released_settings(
     let keys = keys.filter_map(|key| {
         let value = match attributes {
             Some(known) => Some(known.get(key)?.value.to_string()),
+            // Without a read the value is unknown, but the key is released.
             None => None,
         };
         Some((Field::Attribute(key.clone()), value))

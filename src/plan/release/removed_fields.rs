@@ -42,6 +42,7 @@ impl Policy {
     fn removed_fields(&self, record: &PolicyRecord) -> BTreeSet<PolicyField> {
         let declared = self.desired.fields();
         let mut managed = record.fields.fields.clone();
+        // The record of owned keys tells of attributes more exactly than that of the fields.
         if !record.owned.is_empty() {
             managed.insert(PolicyField::PostureAttributes);
         }
@@ -70,6 +71,7 @@ impl PolicyRecord {
         if is_due {
             self.clear_fields(policy);
         }
+        // What stays is no longer the policy's: later nothing may delete it.
         if stays.contains(&PolicyField::PostureAttributes) {
             self.owned = Arc::default();
         }

@@ -143,8 +143,9 @@ fn bind_device(
     approvals: &Approvals,
     index: &DeviceIndex,
 ) -> Binding {
-    let named = target.identity.to_string();
-    let bound = record.bound.as_ref().filter(|bound| bound.named == named);
+    // An edit that names the device otherwise is a new decision of its author.
+    let bound = record.bound.as_ref();
+    let bound = bound.filter(|bound| target.names(&bound.named));
     let still_there = bound.and_then(|bound| index.get(&bound.node));
     if let (Some(device), Some(bound)) = (still_there.filter(|device| !device.external), bound) {
         if !allowance.is_about(device) {
@@ -152,6 +153,7 @@ fn bind_device(
         }
         return successor(target, device, allowance, index)
             .filter(|next| approvals.nodes.contains(&next.node_id))
+            // A nodeId names one device for ever, so nothing succeeds it.
             .filter(|_| may_change(&target.identity))
             .map_or_else(
                 || bound_to(target, device, bound, approvals),
@@ -159,10 +161,12 @@ fn bind_device(
             );
     }
     let mut candidates = index.find(&target.identity);
+    // A device that the rules keep from the policy does not exist for it (docs/decisions/0015).
     candidates.retain(|device| allowance.is_about(device));
     let mut approved = candidates
         .iter()
         .filter(|device| approvals.nodes.contains(&device.node_id));
+    // Two approved devices settle nothing: the status asks for one of them.
     if let (Some(device), None) = (approved.next(), approved.next()) {
         return meets(target, device);
     }
@@ -186,6 +190,7 @@ fn bind_device(
                 found_owner: Owner::of(device),
             }
         }
+        // The first device of the name needs no approval, as nothing was granted to another one.
         ([device], _) => meets(target, device),
         (several, _) => Binding::Ambiguous(several.iter().map(|d| d.node_id.clone()).collect()),
     }
@@ -226,6 +231,7 @@ pub fn successor<'i>(
     allowance: &AllowedRules,
     index: &'i DeviceIndex,
 ) -> Option<&'i Device> {
+    // A machine that is online could claim the hostname of another one, but not take it offline.
     if device.connected != Some(false) {
         return None;
     }

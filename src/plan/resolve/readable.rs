@@ -64,6 +64,7 @@ impl Policy {
     #[must_use]
     pub fn with_observed(&self, device: &Device, attributes: Option<&Attributes>) -> Self {
         let mut policy = self.clone();
+        // Taken, as what is observed now counts as declared from here on.
         let unreadable = std::mem::take(&mut policy.desired.unreadable);
         let (desired, ownership) = (&mut policy.desired, &mut policy.ownership);
         for field in unreadable {

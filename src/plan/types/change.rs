@@ -152,6 +152,7 @@ impl Change {
                 before.as_ref() != Some(after)
             }
             (Self::List(made), Self::List(later)) => {
+                // The whole list: the request has replaced all of it.
                 made.setting() == later.setting() && made.after() != later.before()
             }
             (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {

@@ -51,6 +51,7 @@ impl DesiredSettings {
     #[must_use]
     pub fn has_tailnet_wide(&self) -> bool {
         let mut settings = self.settings();
+        // The API keeps one type for each key in a whole tailnet (docs/decisions/0007).
         self.attributes.is_some() || settings.any(|value| value.setting().is_tailnet_wide())
     }
 
@@ -147,6 +148,7 @@ impl DesiredSettings {
             .take_if(|_| !wanted(PolicyField::ExpireKeyAt));
         only.delete_inactive
             .take_if(|_| !wanted(PolicyField::DeleteInactive));
+        // A field that cannot be read is kept as it is, but only as far as the policy may change it.
         only.unreadable.retain(|field| wanted(*field));
         only
     }

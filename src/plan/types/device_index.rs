@@ -34,6 +34,7 @@ impl DeviceIndex {
     pub fn insert(&mut self, device: Device) {
         let id = device.node_id.clone();
         match self.devices.get(&id) {
+            // The usual case of a list: no index changes, and so nothing is allocated.
             Some(before) if same_keys(before, &device) => {}
             Some(_) => {
                 self.remove(&id);
@@ -45,6 +46,7 @@ impl DeviceIndex {
     }
 
     fn index(&mut self, device: &Device) {
+        // Its owner chooses the name in another tailnet, so no identity may find it.
         if device.external {
             return;
         }
@@ -126,6 +128,7 @@ impl DeviceIndex {
                 .flatten()
                 .collect(),
             Identity::Name(name) => {
+                // The label first: the domain of a tailnet can change, and few devices share a label.
                 let label = folded(DeviceLabel::reported(name).as_str());
                 self.by_label.get(&label).into_iter().flatten().collect()
             }

@@ -117,6 +117,7 @@ impl fmt::Display for Hold {
             ),
             Self::KeyNeverExpires => f.write_str(KEY_NEVER_EXPIRES),
             Self::JoinTimeUnknown => f.write_str(JOIN_TIME_UNKNOWN),
+            // The same words as in the status of the tailnet, which names the cause for all policies.
             Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
             Self::NoRecord => f.write_str(NO_RECORD),
             Self::TooManyExpiries => write!(

@@ -41,6 +41,8 @@ impl Policy {
     /// Orders policies that declare one field: the first takes precedence.
     #[must_use]
     pub fn rank(&self) -> (Reverse<i32>, Timestamp, &PolicyKey) {
+        // The key last, so that two policies never rank the same, and each process decides alike
+        // (docs/decisions/0005).
         (Reverse(self.priority), self.created, &self.key)
     }
 

@@ -314,6 +314,7 @@ impl DeviceState {
 
     /// Compares the written changes with the plan, which rests on the reads since.
     pub fn compare(&mut self, now: Duration) -> Compared {
+        // While a read is due, the plan rests on facts from before the write.
         let in_question = self.is_in_question();
         let differences = &self.plan.differences;
         self.progress
@@ -351,6 +352,7 @@ impl DeviceState {
     /// The namespaces whose policies need regular reads of this device.
     pub fn reading_namespaces(&self) -> BTreeSet<String> {
         let claims = &self.plan.owners;
+        // Routes that lists report need no reads of their own.
         let routes = claims.need_routes() && self.known_routes.is_some();
         let of_routes = self.all_policies().filter(|_| routes);
         let all = claims.attribute_readers().into_iter().chain(of_routes);

@@ -20,6 +20,7 @@ pub(super) fn must_record(policies: &PolicySet, records: &Records, key: &PolicyK
     if !entry.records().are_durable_but_keys() {
         return true;
     }
+    // Each record is a write of the status, so many devices of one policy share one.
     let is_due = records.is_due() || entry.nodes().nth(FEW).is_none();
     is_due && !entry.records().are_durable()
 }

@@ -32,6 +32,7 @@ impl Engine {
         self.gate.leads()
             && self.gate.has_listed_policies()
             && self.gate.is_connected()
+            // While lists fail, nothing is sent: the run goes on until they succeed, or until it gives up.
             && self.observed.polling().is_closed()
             && self.dirty.awaiting_step().next().is_none()
             && !self.matching.is_evaluating()

@@ -30,6 +30,7 @@ impl Claims<'_> {
         };
         let after = node.to_note(setting);
         let desired = node.unique_setting();
+        // Only what differs counts: an unchanged plan must make no other device dirty.
         let before = node.note(after.clone());
         self.note_setting(&before.setting, &after.setting);
         self.note_types(id, &before, &after);
@@ -93,6 +94,7 @@ impl Claims<'_> {
     }
 
     fn unique_setting(&mut self, id: &NodeId, desired: UniqueSetting) {
+        // Each change plans other devices again, so planning would not end if an equal one did.
         if self.tailnet_wide.unique.of(id) == desired {
             return;
         }

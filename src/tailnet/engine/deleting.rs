@@ -30,6 +30,7 @@ const NAMED: usize = 3;
 impl Closing<'_> {
     /// Finishes the deletion of policies that have nothing left to clear, and of those that cannot finish.
     pub(super) fn finish_deletions(&mut self, now: Now) {
+        // Until all policies are known, another one may declare what this one would give up.
         if !self.gate.may_end_deletions() {
             return;
         }
@@ -39,6 +40,7 @@ impl Closing<'_> {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
+            // In each step, also without a list: the deadline must pass while the API does not answer.
             entry.cleanup_mut().count(waits, now.monotonic);
             let Some(entry) = self.policies.get(&key) else {
                 continue;
@@ -64,6 +66,7 @@ impl Closing<'_> {
         if !self.gate.is_connected() || !self.observed.polling().is_closed() {
             return Waits::Unreachable;
         }
+        // Nothing is sent before the record is durable, so the time is not that of the devices.
         if must_record(self.policies, self.records, key) {
             return Waits::Held;
         }
@@ -73,6 +76,7 @@ impl Closing<'_> {
     pub(super) fn end(&mut self, key: &PolicyKey, why: Option<String>) {
         self.policies.end_cleanup(key);
         self.dirty.report(key);
+        // Before the record is taken, as the message names what it holds.
         let abandoned = why.map(|why| abandon(self.observed, self.policies, key, why));
         let Some(entry) = self.policies.get_mut(key) else {
             return;
@@ -109,11 +113,13 @@ impl Closing<'_> {
             Mode::Suspended(Suspender::Tailnet) => {
                 return Some("the TailscaleTailnet is suspended".to_owned());
             }
+            // Such a policy never sends a request, so time does not help.
             Mode::Observe => return Some("the policy only observes".to_owned()),
             // A policy that is being deleted has released its device.
             Mode::Approve | Mode::Enforce | Mode::Suspended(Suspender::Identity) => {}
         }
         let connection = self.gate.disconnected();
+        // Without its TailscaleTailnet there is no API to wait for.
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
             return Some(failure.message.clone());
         }
@@ -168,6 +174,7 @@ fn forbidden(devices: &Devices, entry: &PolicyEntry, key: &PolicyKey) -> Option<
     for id in entry.needed_record().managed.released_devices() {
         let node = devices.get(id)?;
         let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
+        // A read or an answer may still show that something can be cleared.
         if !node.plan().complete() || node.is_busy() || !own().all(is_forbidden) {
             return None;
         }

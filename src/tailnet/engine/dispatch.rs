@@ -58,6 +58,7 @@ impl Dispatch<'_> {
             self.decide_step(&id, now);
         }
         if self.outbox.has_lane(now.monotonic) {
+            // Their devices do nothing else before all of their parts are sent.
             self.send_halves(now);
         }
         // Requests for new and edited policies go before everything that can wait, such as a lookup.

@@ -42,6 +42,7 @@ impl Engine {
             }
             Input::Settings(settings) => self.declarations().take_settings(settings, now),
             Input::Namespace(name, labels) => self.declarations().take_labels(name, labels),
+            // Corrected after the next list: two writers who disagree must not answer each other at once.
             Input::StatusEdited(policy) => self.statuses.note_edit(policy),
             Input::Tailnet(declared) => self.declarations().take_tailnet(declared, now),
             // While the list fails, its own backoff counts, and no request shortens it.
@@ -53,6 +54,7 @@ impl Engine {
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
             Input::Recorded { key, uid, record } => self.recorded(&key, &uid, *record),
             Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
+            // Each step looks at the time, whatever its input is.
             Input::Wake => {}
             Input::Stop => self.gate.stop(),
         }

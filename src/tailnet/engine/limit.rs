@@ -29,6 +29,7 @@ impl ChangeLimit<'_> {
         let mut namespaces = accepted.map(|(key, _)| &key.namespace);
         // Policies are sorted by namespace.
         let (first, last) = (namespaces.next()?, namespaces.next_back()?);
+        // Alone in the tailnet, a namespace may use the whole limit.
         (first != last).then(|| self.most_changes().map(share_of_one_namespace))?
     }
 

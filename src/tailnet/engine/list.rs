@@ -46,6 +46,7 @@ impl Listing<'_> {
                 self.observed
                     .poll_succeeded(now.monotonic, self.settings.poll_interval, self.rng);
                 self.take_devices(devices, asked.at);
+                // After the devices, as the next status shows both.
                 self.complete_reconcile_requests(asked.ticket);
             }
             result => {
@@ -94,6 +95,7 @@ impl Listing<'_> {
         let dropped = self.keep_missing(&mut fleet);
         self.dirty.rematch_all(dropped);
         self.observed.sign_ins_mut().retain(&fleet);
+        // At once, so that nothing compares devices of this list with those of the last one.
         self.observed.replace(fleet);
         // Not for what machines claim: one that keeps changing its hostname must not cause status writes.
         if owners_changed {

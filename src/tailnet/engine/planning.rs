@@ -49,8 +49,10 @@ impl Planning<'_> {
         // First, so that the plans contain what was approved.
         self.use_approvals();
         self.plan_dirty(now);
+        // After the plans, which decide which devices need reads of their own.
         self.share_reads();
         self.apply_limit(now);
+        // Last, as a policy manages no field of a change that the limit holds.
         manage_fields(
             self.policies,
             self.devices,
@@ -105,6 +107,7 @@ impl Planning<'_> {
             self.change_budget.note(id, &BTreeSet::new());
             let busy = node.is_busy();
             self.claims().drop_claims(id);
+            // The answer of a request in flight must find the device, or its change is counted for nobody.
             if !busy {
                 self.forget(id);
             } else if let Some(node) = self.devices.get_mut(id) {
@@ -137,6 +140,7 @@ impl Planning<'_> {
             id,
             now,
         ) {
+            // The device may have no policy left, or its settings another owner.
             self.plan_again(id, now);
         }
     }
@@ -157,9 +161,11 @@ impl Planning<'_> {
             .policies()
             .iter()
             .filter_map(|key| self.policies.get(key))
+            // Its status cannot record them all, so a crash would leave devices that nothing clears.
             .filter(|entry| !entry.targets().has_too_many())
             .filter_map(|entry| Some((entry.policy().as_ref().ok()?, entry.needed_record())))
             .collect();
+        // A policy that has released the device still sends requests to clear it.
         let released = due(self.policies, node, id);
         let turns = node.policies().iter().filter(|key| {
             let entry = self.policies.get(key);
@@ -177,6 +183,7 @@ impl Planning<'_> {
         };
         let plan = plan_device(device, attributes, &policies, &context);
         self.change_budget.note(id, &plan.desired_by);
+        // An approval covers the change that was shown, and no other one (docs/decisions/0016).
         for key in node.all_policies() {
             if let Some(entry) = self.policies.get_mut(key) {
                 entry.approval_mut().drop_changed(key, id, &plan);
@@ -187,6 +194,7 @@ impl Planning<'_> {
             self.observed.set_readers(id, node.reading_namespaces());
         }
         self.claims().note_claims(id);
+        // Last: the new plan shows which of the written changes have taken effect.
         self.outcomes().check_effect(id, now);
     }
 
@@ -246,6 +254,8 @@ impl Planning<'_> {
         let approval_states = policies.filter_map(|key| {
             let entry = self.policies.get(key)?;
             let limited = match &self.gate.approved_plan() {
+                // `apply` has counted the whole plan before it asked, so nothing is counted again here
+                // (docs/decisions/0017).
                 Some(approved) => approved.limited.contains(key),
                 None => self.change_budget.holds(id, key),
             };

@@ -105,6 +105,7 @@ impl Reports<'_> {
             }
         };
         let bound = binding.nodes().next();
+        // A single list that lacks the device is not worth a report.
         if let Some(missing) = bound.filter(|id| {
             self.observed
                 .absence()
@@ -126,6 +127,7 @@ impl Reports<'_> {
             node: node.clone(),
             can_be_approved: may_change(identity),
         });
+        // More happens in a moment, and each report costs a write of the status.
         let can_wait = report.working
             && !must_record(self.policies, self.records, key)
             && !self.gate.is_stopping();

@@ -34,6 +34,7 @@ impl Publishing<'_> {
             return;
         }
         for key in due {
+            // Before the report, whose record says that the Event was emitted.
             self.report_missed(&key);
             let Some(report) = self.reports().report(&key) else {
                 continue;
@@ -47,6 +48,7 @@ impl Publishing<'_> {
             }
             self.outbox.report(Effect::Report(key, offered.report));
         }
+        // After all reports: the next list begins another round of corrections.
         self.statuses.note_list(self.observed.lists());
         let report = self.reports().tailnet_report();
         if let Some(report) = self.statuses.offer_tailnet(report) {

@@ -49,6 +49,7 @@ impl Reads<'_> {
             return;
         };
         node.take_routes(&routes, requested_at, now.monotonic);
+        // The list lacks the routes, so the snapshot has those of the last read.
         if let Some(mut device) = self.observed.index().get(id).cloned() {
             device.enabled_routes = Some(routes);
             self.observed.put(device);

@@ -40,6 +40,7 @@ pub(super) fn retain(
     key: &PolicyKey,
 ) {
     let entry = policies.get_mut(key).filter(|entry| entry.retains());
+    // After an edit from Clear to Retain, what was still to be cleared stays.
     let managed = entry.map(PolicyEntry::take_managed);
     if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
         forget_released(devices, dirty, key, &managed);
@@ -78,6 +79,7 @@ pub(super) fn release_device(
     key: &PolicyKey,
 ) {
     let entry = policies.get_mut(key);
+    // An invalid policy hands nothing over (docs/decisions/0018), so it keeps the device too.
     if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
         entry.release_device(id);
         track_device(devices, dirty, id, key);
@@ -109,6 +111,7 @@ pub(super) fn recount(policies: &PolicySet, dirty: &mut Dirty, key: &PolicyKey) 
         .get(key)
         .is_some_and(|entry| entry.targets().has_too_many())
     {
+        // Bound again as a whole, as no other device was recorded while they were too many.
         dirty.rebind(key);
     }
 }
@@ -192,9 +195,12 @@ pub(super) fn drop_cleared(
     };
     let cleared = |key: &&PolicyKey| {
         let Some(entry) = policies.get(key) else {
+            // The record went with the policy, so nothing tells what to clear.
             return true;
         };
         let due = entry.needed_record().managed.due(id);
+        // A device that a list lacks may come back with the settings, so only a proof ends the clearing
+        // (docs/decisions/0013).
         due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
     };
     let cleared: Vec<PolicyKey> = node.clearing().iter().filter(cleared).cloned().collect();
@@ -251,6 +257,7 @@ fn is_cleared(node: &DeviceState, key: &PolicyKey, due: &ManagedSettings) -> boo
         .plan()
         .of(key)
         .map(|difference| difference.change.field());
+    // A plan from before a read, or beside a request in flight, shows nothing about the result.
     node.plan().complete()
         && !node.is_busy()
         && !node.is_in_question()

@@ -35,6 +35,7 @@ pub(super) fn clear_report(
     let entry = policies.get(key)?;
     let mut nodes = entry.needed_record().managed.released_devices();
     if entry.is_deleting() {
+        // A policy that is being deleted must clear the devices that it still manages, too.
         nodes.extend(&entry.needed_record().managed.nodes);
     }
     if nodes.is_empty() {
@@ -90,6 +91,7 @@ pub(super) fn action_report(
         {
             *report.totals.entry(action.stage).or_default() += 1;
             ranked.insert((action.stage, id, action.field.clone()));
+            // Only what is reported is kept: a selector can match ten thousand devices.
             if ranked.len() > DETAILS {
                 ranked.pop_last();
             }
@@ -193,6 +195,7 @@ pub(super) fn tailnet_approval_errors(
     errors.extend(
         nodes.map(|id| format!("node:{id}: approve it on a policy, not on the TailscaleTailnet")),
     );
+    // Before the first list no plan is frozen, so every hash would look wrong.
     if !approvals.plans.is_empty() && observed.lists() > 0 {
         let limited = change_budget.held().iter();
         let mut limited = limited.filter_map(|key| policies.get(key));

@@ -41,6 +41,7 @@ impl Reports<'_> {
         report.details = devices.collect();
         report.selector_errors = selector_errors(self.observed, self.policies, key);
         report.flapping = flapping_of(self.observed, self.matching, key);
+        // With a match the selector is no mistake, so nobody needs to know what else there is.
         if report.matched == 0 {
             report.unmatched = unmatched(self.observed, self.policies, key);
         }

@@ -36,9 +36,12 @@ pub(super) struct Targeting<'e> {
 impl Targeting<'_> {
     /// Finds the devices that policies target now.
     pub(super) fn find_targets(&mut self, now: Now) {
+        // First, as a device that is gone keeps no place in a record.
         release_absent(self.policies, self.observed, self.records, self.dirty);
+        // Before the evaluation, which matches these devices again.
         end_flapping(self.matching, self.dirty, now.monotonic);
         self.evaluate(now.monotonic);
+        // The devices of a selector are the results of its evaluation.
         self.rebind_known(now);
         // After the bindings, as a successor takes the place of a bound device.
         if self.matching.take_list(self.observed.lists()) {
@@ -158,6 +161,7 @@ impl Targeting<'_> {
             }
         }
         for id in binding.into_iter().flat_map(Binding::nodes) {
+            // It was bound before, but the reason may be another one: the plan depends on that.
             if before.as_ref().is_some_and(|it| it.holds(id)) {
                 self.dirty.plan(id);
             } else {

@@ -122,6 +122,7 @@ impl PolicyEntry {
 
     /// Reports a missed expiry once for each time, with the devices that are found in the same step.
     fn note_missed(&mut self, device: &Device, at: Timestamp, why: Missed, reported: bool) {
+        // The record says that it was reported, so that a restart emits no second Event.
         if !reported {
             self.action_records()
                 .expiries
@@ -159,6 +160,7 @@ impl PolicyEntry {
         let taken = self.needed_record().actions.deleted(now, &others)
             + others.len()
             + self.actions.inherited();
+        // A deletion that has begun counts already, so repeating it needs no room.
         if record.is_some() || taken < most {
             self.actions.give_turn(id);
         } else {

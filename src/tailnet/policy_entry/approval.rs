@@ -48,6 +48,7 @@ impl Approval {
         if let Some(plan) = &mut self.frozen {
             plan.compare(id, needed, unread);
         }
+        // Nothing is left that an approval of this hash could release.
         self.frozen.take_if(|plan| plan.open().is_empty());
     }
 
@@ -101,12 +102,14 @@ impl Approval {
             ApprovedOn::Policy => &mut self.approved,
             ApprovedOn::Tailnet => &mut self.over_limit,
         };
+        // Not what the plan has lost since it was shown: nobody needs that any longer.
         approved.extend(plan.open().clone());
         Some(plan)
     }
 
     /// Discards the frozen plan and the approved changes.
     pub fn discard(&mut self) {
+        // The annotation stays: it may name the hash of the plan that is frozen next.
         *self = Self::new(std::mem::take(&mut self.given));
     }
 

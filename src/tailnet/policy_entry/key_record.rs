@@ -67,6 +67,7 @@ impl KeyRecord {
         }
         let (record, without_room) = OwnedRecord::of(owned, index, room);
         self.record = Arc::new(record);
+        // Noted, so that no request is sent that a crash would leave without an owner.
         self.unrecorded.extend(without_room.iter().cloned());
         without_room
     }
@@ -107,6 +108,7 @@ impl KeyRecord {
         let mut gone: Vec<NodeId> = Vec::new();
         self.absent.retain(|id, first| {
             let is_absent = index.get(id).is_none();
+            // Two lists, as everywhere: the first one that lacks a device proves nothing.
             let is_gone = is_absent && list > *first && absence.is_gone(id);
             if is_gone {
                 gone.push(id.clone());

@@ -119,6 +119,7 @@ impl PolicyEntry {
     ) -> Result<Policy, Refusal> {
         self.generation = generation;
         if let Ok(valid) = &declared {
+            // An invalid edit leaves the last valid spec, which keeps its precedence (docs/decisions/0018).
             self.last_valid = Some(valid.clone());
         }
         self.declared = declared;
@@ -238,6 +239,7 @@ impl PolicyEntry {
     /// Sets an edit aside until its devices are known. Until then the policy keeps its precedence on its
     /// former devices, and sends nothing. Returns the edited policy and the one in force.
     pub fn set_aside(&mut self) -> Option<(Result<Policy, Refusal>, Policy)> {
+        // As an invalid policy does, it holds back others and sends nothing itself.
         let before = self.targets.take_before_edit()?.while_invalid();
         let edited = std::mem::replace(&mut self.policy, Ok(before.clone()));
         if let Some(evaluation) = self.targets.evaluation_mut() {
@@ -258,6 +260,7 @@ impl PolicyEntry {
     /// Freezes a plan, and records its hash. Returns whether the hash is new.
     pub fn freeze(&mut self, plan: FrozenPlan) -> bool {
         let record = self.records.needed_mut();
+        // A restart freezes the same plan again: people were told of it already.
         let is_new = record.held.as_ref() != Some(&plan.hash);
         record.held = Some(plan.hash.clone());
         self.approval.freeze(plan);
@@ -291,6 +294,7 @@ impl PolicyEntry {
     /// Begins to clean up, with this time without progress. `None`: it is not being deleted, or its status is
     /// one of a newer version and waits for a controller that can read it. Returns whether a cleanup begins.
     pub fn begin_cleanup(&mut self, patience: Option<Duration>) -> bool {
+        // What a newer version recorded is not understood here (docs/decisions/0024).
         let patience = patience.filter(|_| !self.is_left_alone());
         self.cleanup.begin(patience);
         patience.is_some()
@@ -349,6 +353,7 @@ impl PolicyEntry {
             (Ok(Target::Device(target)), Some(Binding::Ambiguous(nodes))) => {
                 Some(Arc::new(Rivals::of(target, nodes)))
             }
+            // A list may lack one of them, which is no choice between the others.
             (_, Some(Binding::Missing(_))) => self.needed_record().rivals.clone(),
             (Ok(_), Some(_)) => None,
             _ => self.needed_record().rivals.clone(),
@@ -366,6 +371,7 @@ impl PolicyEntry {
 
     /// The reconcile that its annotations request is complete.
     pub fn finish_request(&mut self) {
+        // The status names the request, so that a restart does not poll for it again.
         self.records.needed_mut().handled = self.asked().cloned();
     }
 

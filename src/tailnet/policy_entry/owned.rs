@@ -100,6 +100,7 @@ impl PolicyEntry {
                 if self.needed_record().owned.unmet().is_some() {
                     self.owned().meet(device);
                 }
+                // A list that has the device ends the doubt that one without it has raised.
                 self.keys.note_present(id);
                 if !matches && self.needed_record().owned.known_at(id).is_some() {
                     self.owned().release(id);

@@ -50,6 +50,7 @@ impl PolicyRecords {
 
     /// Another leader may have written the status since: only what is stored counts.
     pub fn start_term(&mut self) {
+        // What this process needed in its last term may be decided by another leader by now.
         self.needed = self.watched.clone();
         self.durable = self.watched.clone();
     }
@@ -65,6 +66,7 @@ impl PolicyRecords {
     /// Restores the owned keys for the devices of a list. They are what the status says, so they are durable.
     pub fn meet_all(&mut self, index: &DeviceIndex) {
         Arc::make_mut(&mut self.needed.owned).meet_all(index);
+        // Or requests would wait for a record that is stored already.
         self.durable.owned = Arc::clone(&self.needed.owned);
     }
 

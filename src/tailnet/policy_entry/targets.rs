@@ -154,8 +154,10 @@ impl Targets {
         } = self;
         let known = evaluation
             .as_ref()
+            // Later results are only in the binding: without one, they must be found again.
             .filter(|it| it.is_of(&selector, &allowance) && (it.is_first() || is_bound));
         if let Some(known) = known {
+            // The edit has left the selector as it was, so its devices are known already.
             if !known.is_first() {
                 *before_edit = None;
             }
@@ -189,6 +191,7 @@ impl Targets {
             let matching = evaluation.with(Comparison::Matches);
             return Some((matching, evaluation.with(Comparison::Unknown)));
         }
+        // Later results have taken effect one by one, so the binding has them all.
         let matching = self.selected()?.clone();
         Some((matching, self.selector_errors.clone()))
     }
@@ -208,8 +211,10 @@ impl Targets {
     /// The policy is edited. `before`: the one that was in force.
     pub fn note_edit(&mut self, before: Option<&Policy>) {
         if let Some(evaluation) = &mut self.evaluation {
+            // This edit overtakes one that waits for its devices.
             evaluation.take_next();
         }
+        // A policy without devices has no precedence to keep.
         self.before_edit = before.filter(|_| self.binding.is_some()).cloned();
     }
 

@@ -55,6 +55,7 @@ pub(super) fn describe(shown: &Shown, fields: &[Exported]) -> Described {
     let mut devices: BTreeMap<Id, Description> = BTreeMap::new();
     for resource in &shown.declared {
         if !KINDS.contains(&resource.kind.as_str()) {
+            // Resources of other providers are none of ours, and need no mention.
             if resource.kind.starts_with("tailscale_") {
                 described.staying.push(resource.address.clone());
             }
@@ -106,6 +107,7 @@ fn known(data: &[Resource]) -> BTreeMap<String, Known> {
                 os: text("os"),
                 tags: texts(&device["tags"]).map(Tag::reported).collect(),
             };
+            // The provider accepts both ids, and configurations have both.
             for id in [text("id"), text("node_id")] {
                 if !id.is_empty() && !one.node_id.is_empty() {
                     known.insert(id, one.clone());
@@ -136,6 +138,7 @@ fn texts(list: &Value) -> impl Iterator<Item = String> {
 /// The preferred id, if a data source has it: the same device may occur under both of its ids.
 fn identify(id: &str, known: &BTreeMap<String, Known>) -> Option<Id> {
     let node_id = known.get(id).map_or(id, |known| known.node_id.as_str());
+    // The older id is a number, and the API still accepts it.
     if node_id.bytes().all(|b| b.is_ascii_digit()) {
         let is_valid = (1..=20).contains(&node_id.len());
         return is_valid.then(|| Id::Legacy(node_id.to_owned()));
@@ -197,6 +200,7 @@ fn merge(device: &mut Description, resource: &Resource, declared: &Spec) -> Opti
             "another resource declares something else for the same device: {title}"
         ));
     };
+    // Terraform has a resource for each setting, and a policy has all of them.
     device.desired = match merged.spec() {
         Ok(desired) => desired,
         Err(error) => return conflict(error),
@@ -230,6 +234,7 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
     };
     match resource.kind.as_str() {
         "tailscale_device_authorization" => {
+            // It would cut the device off, so a person must write it.
             if !boolean(values, "authorized")? {
                 return Err(
                     "a policy that takes a device's authorization away must be written by hand"
@@ -259,6 +264,7 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
             device.declare_exit_node(&routes, true);
         }
     }
+    // In part declared, the resource could neither be removed from Terraform nor stay there.
     if !device.gaps.is_empty() {
         return Err(device.gaps.join("; "));
     }

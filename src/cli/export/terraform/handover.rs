@@ -25,6 +25,7 @@ pub(super) fn blocks<'a>(
         let of_block = instances.entry(configured).or_default();
         of_block.push(&resource.address);
     }
+    // A block names a resource with all of its instances, so it is written if any of them goes.
     instances.retain(|_, addresses| !addresses.iter().all(|address| staying.contains(address)));
     if instances.is_empty() {
         return String::new();

@@ -38,6 +38,7 @@ pub(super) fn run(args: &ExportArgs, path: &Path) -> Result<ExitCode, AnyError> 
     let text = text.map_err(|error| ShowError::Read(name.clone(), error))?;
     let shown = show::parse(&name, &text)?;
     let sets_device = |resource: &&show::Resource| KINDS.contains(&resource.kind.as_str());
+    // Of both: a plan can destroy the last one, which can be handed over still.
     if shown
         .declared
         .iter()
@@ -58,6 +59,7 @@ pub(super) fn run(args: &ExportArgs, path: &Path) -> Result<ExitCode, AnyError> 
             .iter()
             .map(|device| device.id.as_str().to_owned())
             .collect(),
+        // No list was read, so no file of an earlier export can be known to be superfluous.
         tailnet: None,
     };
     let mut summary = Summary::default();
@@ -98,6 +100,7 @@ fn report(shown: &Shown, described: &Described) {
             .declared
             .iter()
             .any(|it| it.address == resource.address);
+        // A block `removed` keeps the device, while the plan alone would reset it.
         if !is_kept && KINDS.contains(&resource.kind.as_str()) {
             eprintln!(
                 "Not declared: {}: the plan destroys it. The device stays as it is if you hand it over.",

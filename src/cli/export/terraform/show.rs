@@ -98,14 +98,17 @@ fn resources(values: Option<Values>) -> (Vec<Resource>, Vec<Resource>) {
 
 /// Parses what Terraform shows. `name` is that of the file, for errors.
 pub(super) fn parse(name: &str, text: &str) -> Result<Shown, ShowError> {
+    // PowerShell can write a byte order mark when it redirects the output into a file.
     let file: File = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|error| ShowError::Json(name.to_owned(), error))?;
+    // A raw state has other keys, and Terraform promises no format for it.
     if file.lineage.is_some() {
         return Err(ShowError::RawState(name.to_owned()));
     }
     if file.errored {
         return Err(ShowError::FailedPlan(name.to_owned()));
     }
+    // Of a state, everything that is declared is managed too.
     if file.planned_values.is_none() {
         let (managed, data) = resources(file.values);
         return Ok(Shown {
@@ -116,6 +119,7 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Shown, ShowError> {
     }
     let (declared, planned_data) = resources(file.planned_values);
     let (managed, mut data) = resources(file.prior_state.and_then(|state| state.values));
+    // Data sources that are read only at apply are in the plan itself.
     data.extend(planned_data);
     Ok(Shown {
         declared,
