@@ -187,8 +187,8 @@ impl PruneFrom {
 /// The fields that an earlier version of a policy managed.
 fn managed_fields(then: &Policy, earlier: &TailnetPlan) -> ManagedFields {
     let none = PolicyRecord::default();
-    let managed = then.unmanaged_fields(&none);
-    let managed = managed
+    let managed = then
+        .unmanaged_fields(&none)
         .filter(|(_, field)| targets(then, earlier).any(|(_, plan)| manages(then, plan, field)));
     ManagedFields {
         fields: managed.map(|(field, _)| field).collect(),
@@ -204,8 +204,9 @@ fn managed_devices(then: &Policy, earlier: &TailnetPlan, now: &Binding) -> Manag
     }
     managed.name_routes(then.named_routes());
     for (node, plan) in targets(then, earlier).filter(|(node, _)| now.holds(node)) {
-        let routes = managed.routes.iter();
-        let routes = routes
+        let routes = managed
+            .routes
+            .iter()
             .filter(|route| manages(then, plan, &Field::List(ListSetting::of_route(route))))
             .copied()
             .collect();

@@ -193,8 +193,9 @@ pub fn write_record(
     // Once for each key, however many groups have it: the API server refuses duplicates in a set.
     let names: BTreeSet<&AttributeKey> = owned.names().collect();
     status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
-    let expiries = record.key_expiries.iter();
-    let expiries: BTreeMap<_, _> = expiries
+    let expiries: BTreeMap<_, _> = record
+        .key_expiries
+        .iter()
         .map(|(key, at)| (key.to_string(), Time(at)))
         .collect();
     status.attribute_expiries = (!expiries.is_empty()).then_some(expiries);

@@ -36,8 +36,11 @@ impl DeviceState {
 
     /// The backoffs that delay a change or a read that is needed.
     fn backoffs_in_force(&self) -> impl Iterator<Item = &Backoff> {
-        let open = self.plan().differences.iter();
-        let open = open.filter(|difference| difference.hold.is_none());
+        let open = self
+            .plan()
+            .differences
+            .iter()
+            .filter(|difference| difference.hold.is_none());
         let of_fields =
             open.filter_map(|difference| self.progress().backoff(&difference.change.field()));
         of_fields.chain(self.reads_in_force())

@@ -110,8 +110,9 @@ impl ChangeBudget {
     /// those whose answer has changed.
     pub fn find_large(&mut self, most: Option<usize>) -> BTreeSet<NodeId> {
         let mut concerned = BTreeSet::new();
-        let large = most.map(|most| self.all.larger_than(most));
-        let large = large.unwrap_or_default();
+        let large = most
+            .map(|most| self.all.larger_than(most))
+            .unwrap_or_default();
         for key in large.symmetric_difference(&self.large) {
             // A policy that is held stays counted with all of its devices, or its plan would fall apart
             // (docs/decisions/0016).
@@ -163,15 +164,18 @@ impl ChangeBudget {
         share: Option<usize>,
         rank: impl Fn(&PolicyKey) -> R,
     ) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
-        let beyond_share = share.map(|share| {
-            // What was sent within the hour counts against the share, like against the limit.
-            let used = self.window.by_namespace();
-            self.wants.beyond_shares(
-                |namespace| share.saturating_sub(used.get(namespace).copied().unwrap_or_default()),
-                &rank,
-            )
-        });
-        let beyond_share = beyond_share.unwrap_or_default();
+        let beyond_share = share
+            .map(|share| {
+                // What was sent within the hour counts against the share, like against the limit.
+                let used = self.window.by_namespace();
+                self.wants.beyond_shares(
+                    |namespace| {
+                        share.saturating_sub(used.get(namespace).copied().unwrap_or_default())
+                    },
+                    &rank,
+                )
+            })
+            .unwrap_or_default();
         let room = most.saturating_sub(self.window.count());
         let mut held = self.wants.policies_over_limit(room, &beyond_share, rank);
         // A policy beyond its share is held even while the tailnet's limit has room.

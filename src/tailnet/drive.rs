@@ -146,16 +146,18 @@ impl<R: Reporter> Driver<R> {
 
     fn answer(&mut self, lookup: DeviceLookup) {
         let client = self.requests.client();
-        let found = self.engine.find(&lookup.target, lookup.bound.as_ref());
-        let found = found.and_then(|(binding, doubt)| {
-            Ok(LookupResult {
-                binding,
-                doubt,
-                client: client.cloned().ok_or_else(exchange::disconnected)?,
-                settings: self.engine.settings().clone(),
-                writable: self.writable.clone(),
-            })
-        });
+        let found = self
+            .engine
+            .find(&lookup.target, lookup.bound.as_ref())
+            .and_then(|(binding, doubt)| {
+                Ok(LookupResult {
+                    binding,
+                    doubt,
+                    client: client.cloned().ok_or_else(exchange::disconnected)?,
+                    settings: self.engine.settings().clone(),
+                    writable: self.writable.clone(),
+                })
+            });
         // The caller may have gone meanwhile.
         let _ = lookup.reply.send(found);
     }

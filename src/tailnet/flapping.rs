@@ -135,8 +135,10 @@ impl Flapping {
         // What has not moved for an hour is forgotten, so that the memory stays bounded.
         self.moves
             .retain(|_, moves| moves.frozen || moves.recent.iter().any(|at| now < *at + HOUR));
-        let due = self.moves.iter();
-        let due = due.filter(|(_, moves)| moves.frozen && now >= moves.since + STABLE);
+        let due = self
+            .moves
+            .iter()
+            .filter(|(_, moves)| moves.frozen && now >= moves.since + STABLE);
         due.map(|((_, id), _)| id.clone()).collect()
     }
 

@@ -123,9 +123,10 @@ impl Waiting {
             self.subjects.clear();
         }
         let subject = Subject::of(&message);
-        let place = subject.as_ref();
-        let place = place.and_then(|subject| self.replace(subject, &message));
-        let place = place.unwrap_or_else(|| self.new_place());
+        let place = subject
+            .as_ref()
+            .and_then(|subject| self.replace(subject, &message))
+            .unwrap_or_else(|| self.new_place());
         if let Some(subject) = subject {
             self.subjects.insert(subject, place);
         }

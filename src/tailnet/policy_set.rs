@@ -126,8 +126,12 @@ impl PolicySet {
         if self.admission.namespaces.get(&namespace) == labels.as_ref() {
             return Vec::new();
         }
-        let affected = self.all.keys().filter(|key| key.namespace == namespace);
-        let affected = affected.cloned().collect();
+        let affected = self
+            .all
+            .keys()
+            .filter(|key| key.namespace == namespace)
+            .cloned()
+            .collect();
         match labels {
             Some(labels) => self.admission.namespaces.insert(namespace, labels),
             None => self.admission.namespaces.remove(&namespace),
@@ -193,8 +197,10 @@ impl PolicySet {
     pub fn complete_reconcile_requests(&mut self, list: Ticket) -> Vec<PolicyKey> {
         let requests = &mut self.reconcile_requests;
         // A list that was requested before may not show what the person has just changed.
-        let granted = requests.extract_if(.., |_, asked_after| *asked_after < list);
-        let granted: Vec<PolicyKey> = granted.map(|(key, _)| key).collect();
+        let granted: Vec<PolicyKey> = requests
+            .extract_if(.., |_, asked_after| *asked_after < list)
+            .map(|(key, _)| key)
+            .collect();
         for key in &granted {
             if let Some(entry) = self.all.get_mut(key) {
                 entry.finish_request();

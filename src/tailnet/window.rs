@@ -136,11 +136,16 @@ impl Window {
     pub fn by_namespace(&self) -> BTreeMap<&str, usize> {
         let mut devices: BTreeMap<&str, usize> = BTreeMap::new();
         let changed = self.changed.values().map(|it| (&it.namespace, 1));
-        let new = self.in_flight.iter();
-        let new = new.filter(|(id, _)| !self.changed.contains_key(*id));
-        let new = new.map(|(_, it)| (&it.namespace, 1));
-        let earlier = self.earlier.iter().map(|it| &it.changes);
-        let earlier = earlier.map(|it| (&it.namespace, it.devices));
+        let new = self
+            .in_flight
+            .iter()
+            .filter(|(id, _)| !self.changed.contains_key(*id))
+            .map(|(_, it)| (&it.namespace, 1));
+        let earlier = self
+            .earlier
+            .iter()
+            .map(|it| &it.changes)
+            .map(|it| (&it.namespace, it.devices));
         for (namespace, count) in changed.chain(new).chain(earlier) {
             if let Some(namespace) = namespace {
                 *devices.entry(namespace).or_default() += count;

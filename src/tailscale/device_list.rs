@@ -191,7 +191,7 @@ fn names_devices(envelope: &[u8]) -> bool {
 
 /// The size of a device in memory, roughly.
 fn record(device: &Device) -> usize {
-    let texts = [
+    let texts: usize = [
         device.node_id.as_str(),
         &device.legacy_id,
         &device.name,
@@ -200,12 +200,17 @@ fn record(device: &Device) -> usize {
         &device.os,
         &device.client_version,
         &device.lock_error,
-    ];
-    let texts: usize = texts.iter().map(|text| text.len() + ALLOCATION).sum();
+    ]
+    .iter()
+    .map(|text| text.len() + ALLOCATION)
+    .sum();
     let tags = device.tags.iter().map(|tag| tag.as_str().len() + ENTRY);
-    let routes = [&device.enabled_routes, &device.advertised_routes];
-    let routes = routes.into_iter().flatten().filter(|set| !set.is_empty());
-    let routes: usize = routes.map(|set| SET + ENTRY * set.len()).sum();
+    let routes: usize = [&device.enabled_routes, &device.advertised_routes]
+        .into_iter()
+        .flatten()
+        .filter(|set| !set.is_empty())
+        .map(|set| SET + ENTRY * set.len())
+        .sum();
     // A vector that grows is copied into one twice as large.
     2 * size_of::<Device>() + texts + SET + tags.sum::<usize>() + routes
 }

@@ -32,8 +32,10 @@ impl Expressions {
             ..AllowedPolicies::default()
         }];
         let rules = rules.unwrap_or(&implied);
-        let variables = rules.iter().enumerate();
-        let variables = variables.map(|(i, rule)| (format!("rule{i}"), is_for_namespace(rule)));
+        let variables = rules
+            .iter()
+            .enumerate()
+            .map(|(i, rule)| (format!("rule{i}"), is_for_namespace(rule)));
         let mut validations = vec![Check {
             expression: any((0..rules.len()).map(variable)),
             message: format!(

@@ -247,8 +247,9 @@ impl ApplyArgs {
         let (mailbox, received) = mpsc::unbounded_channel();
         let mut policies = plan_run.policies.clone();
         release_no_device(&mut policies);
-        let policies = policies.into_iter();
-        let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
+        let policies = policies
+            .into_iter()
+            .map(|policy| Input::Policy(Box::new(policy)));
         let labels = plan_run
             .admission
             .namespaces

@@ -126,8 +126,9 @@ impl ExportArgs {
             (self.all, "--all"),
             (self.without_attributes, "--without-attributes"),
             (self.include_ephemeral, "--include-ephemeral"),
-        ];
-        let flags = flags.into_iter().filter(|(is_given, _)| *is_given);
+        ]
+        .into_iter()
+        .filter(|(is_given, _)| *is_given);
         command.extend(flags.map(|(_, flag)| flag.to_owned()));
         let parts = self.select.parts.iter();
         command.extend(parts.map(|part| format!("--select '{part}'")));

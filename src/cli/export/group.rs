@@ -184,8 +184,11 @@ fn common(members: &[Member]) -> Settings {
     let mut common = Settings::default();
     let mut holders = able.clone();
     for (one, _) in frequent {
-        let having = holders.iter().filter(|member| member.rest.has(&one));
-        let having: Vec<&Member> = having.copied().collect();
+        let having: Vec<&Member> = holders
+            .iter()
+            .filter(|member| member.rest.has(&one))
+            .copied()
+            .collect();
         // More than half: else several policies would share fewer devices each, and be longer together.
         if having.len() > 1 && having.len() * 2 > able.len() {
             common.insert(one);
@@ -278,17 +281,21 @@ fn wrapped<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 
 /// Gives each policy its name.
 fn named(file_names: Vec<String>, drafts: Vec<Vec<Draft>>) -> Vec<ManifestFile> {
-    let preferred = drafts.iter().flatten();
-    let preferred = preferred.map(|draft| (draft.preferred.clone(), draft.id.clone()));
+    let preferred = drafts
+        .iter()
+        .flatten()
+        .map(|draft| (draft.preferred.clone(), draft.id.clone()));
     let mut policy_names = names(&preferred.collect::<Vec<_>>()).into_iter();
     let mut files = Vec::new();
     for (name, drafts) in file_names.into_iter().zip(drafts) {
-        let manifests = drafts.into_iter().zip(&mut policy_names);
-        let manifests = manifests.map(|(draft, name)| Manifest {
-            name,
-            comments: draft.comments,
-            spec: draft.spec,
-        });
+        let manifests = drafts
+            .into_iter()
+            .zip(&mut policy_names)
+            .map(|(draft, name)| Manifest {
+                name,
+                comments: draft.comments,
+                spec: draft.spec,
+            });
         files.push(ManifestFile {
             name,
             manifests: manifests.collect(),

@@ -54,8 +54,10 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let client = args.connection.client()?;
     let mut snapshot = Snapshot::new(&client).await?;
     let nodes = |predicate: fn(&Device) -> bool| -> Vec<NodeId> {
-        let exported = snapshot.own().filter(|it| args.exports(it, &selector));
-        let exported = exported.filter(|device| predicate(device));
+        let exported = snapshot
+            .own()
+            .filter(|it| args.exports(it, &selector))
+            .filter(|device| predicate(device));
         exported.map(|device| device.node_id.clone()).collect()
     };
     let all = nodes(|_| true);

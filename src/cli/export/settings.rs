@@ -55,8 +55,9 @@ impl Settings {
                 fields.insert(field.clone(), value);
                 continue;
             };
-            let entries = fields.entry(field.clone());
-            let entries = entries.or_insert_with(|| Value::Object(Map::new()));
+            let entries = fields
+                .entry(field.clone())
+                .or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(entries) = entries {
                 entries.insert(entry.clone(), value);
             }

@@ -3,7 +3,8 @@
 use super::ready_state::ReadyState;
 use crate::{
     api::{APPROVE, Reason},
-    plan::Binding,
+    model::NodeId,
+    plan::{Binding, Owner},
 };
 
 pub(in crate::controller) fn unbound(named: &str, binding: &Binding) -> ReadyState {
@@ -55,28 +56,33 @@ pub(in crate::controller) fn unbound(named: &str, binding: &Binding) -> ReadySta
             owner,
             found,
             found_owner,
-        } if bound == found => (
-            Reason::IdentityChanged,
-            format!(
-                "The bound device {bound} (owner before: {owner}) now belongs to {found_owner}, who has signed \
-                 in on it. Nothing is sent. If that is right, write spec.device.nodeId: {found}."
-            ),
-        ),
-        Binding::IdentityChanged {
-            bound,
-            owner,
-            found,
-            found_owner,
-        } => (
-            Reason::IdentityChanged,
-            format!(
-                "The bound device {bound} (owner: {owner}) is gone, and {found} (owner: {found_owner}) \
-                 has the {named} now. The policy does not follow it, as the owners differ. Nothing is \
-                 sent. If it is the right device, write spec.device.nodeId: {found}."
-            ),
-        ),
+        } => {
+            let (before, now) = ((bound, owner), (found, found_owner));
+            (
+                Reason::IdentityChanged,
+                identity_changed(named, before, now),
+            )
+        }
     };
     ReadyState::retrying(reason, message)
+}
+
+fn identity_changed(
+    named: &str,
+    (bound, owner): (&NodeId, &Owner),
+    (found, found_owner): (&NodeId, &Owner),
+) -> String {
+    if bound == found {
+        return format!(
+            "The bound device {bound} (owner before: {owner}) now belongs to {found_owner}, who has signed \
+             in on it. Nothing is sent. If that is right, write spec.device.nodeId: {found}."
+        );
+    }
+    format!(
+        "The bound device {bound} (owner: {owner}) is gone, and {found} (owner: {found_owner}) has the \
+         {named} now. The policy does not follow it, as the owners differ. Nothing is sent. If it is the \
+         right device, write spec.device.nodeId: {found}."
+    )
 }
 
 /// The annotation of a policy can name the right device.

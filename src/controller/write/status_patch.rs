@@ -77,15 +77,9 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     S: Serialize,
 {
-    let Target {
-        namespace,
-        name,
-        at,
-        ..
-    } = over;
-    let kind = K::kind(&());
-    let what = unwritable(&format!("the status of {kind}"), namespace);
-    let Ok(patch) = patch_of(&part, at) else {
+    let (kind, name) = (K::kind(&()), over.name);
+    let what = unwritable(&format!("the status of {kind}"), over.namespace);
+    let Ok(patch) = patch_of(&part, over.at) else {
         warn!("the status of {kind} {name} cannot be serialized to JSON");
         return Err(NotWritten::Failed);
     };

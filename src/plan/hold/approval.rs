@@ -30,8 +30,12 @@ impl Approvals {
     #[must_use]
     pub fn parse(annotation: Option<&str>) -> Self {
         let mut approvals = Self::default();
-        let entries = annotation.unwrap_or_default().split(',').map(str::trim);
-        let entries: Vec<&str> = entries.filter(|entry| !entry.is_empty()).collect();
+        let entries: Vec<&str> = annotation
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .collect();
         // The first error, because a status names only the first ones.
         if entries.len() > MAX_ENTRIES {
             approvals.errors.push(format!(

@@ -192,8 +192,10 @@ impl DevicePermissions {
                 | FieldKind::DeleteInactive => allowing.next().is_some(),
             }
         };
-        let denied = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
-        let denied: BTreeSet<PolicyField> = denied.collect();
+        let denied: BTreeSet<PolicyField> = PolicyField::ALL
+            .into_iter()
+            .filter(|field| !allows(*field))
+            .collect();
         // A suggestion begins with the rules for the device. Without one there is nothing to suggest.
         let suggested_rule = if denied.is_empty() || here.is_empty() {
             String::new()

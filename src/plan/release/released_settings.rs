@@ -31,31 +31,36 @@ pub(in crate::plan) fn released_settings(
     attributes: Option<&Attributes>,
     owners: &FieldOwners,
 ) -> Vec<ReleasedSetting> {
-    let settings = Setting::ALL.into_iter().filter(|setting| {
-        fields.contains(&setting.field()) && !owners.settings.contains_key(setting)
-    });
-    let settings = settings.filter_map(|setting| {
-        let value = setting.of(device)?;
-        Some((Field::Setting(setting), Some(value.to_string())))
-    });
-    let lists = ListSetting::ALL.into_iter();
-    let lists = lists.filter(|list| fields.contains(&list.field()));
-    let lists = lists.filter_map(|list| {
-        let stays = owners.unowned(list.of(device)?);
-        let is_empty = stays == list.empty();
-        (!is_empty).then(|| (Field::List(list), Some(stays.to_string())))
-    });
-    let keys = keys.filter(|_| fields.contains(&PolicyField::PostureAttributes));
-    let keys = keys.into_iter().flatten();
-    let keys = keys.filter(|key| !owners.named.contains(*key));
-    let keys = keys.filter_map(|key| {
-        let value = match attributes {
-            Some(known) => Some(known.get(key)?.value.to_string()),
-            // Without a read the value is unknown, but the key is released.
-            None => None,
-        };
-        Some((Field::Attribute(key.clone()), value))
-    });
+    let settings = Setting::ALL
+        .into_iter()
+        .filter(|setting| {
+            fields.contains(&setting.field()) && !owners.settings.contains_key(setting)
+        })
+        .filter_map(|setting| {
+            let value = setting.of(device)?;
+            Some((Field::Setting(setting), Some(value.to_string())))
+        });
+    let lists = ListSetting::ALL
+        .into_iter()
+        .filter(|list| fields.contains(&list.field()))
+        .filter_map(|list| {
+            let stays = owners.unowned(list.of(device)?);
+            let is_empty = stays == list.empty();
+            (!is_empty).then(|| (Field::List(list), Some(stays.to_string())))
+        });
+    let keys = keys
+        .filter(|_| fields.contains(&PolicyField::PostureAttributes))
+        .into_iter()
+        .flatten()
+        .filter(|key| !owners.named.contains(*key))
+        .filter_map(|key| {
+            let value = match attributes {
+                Some(known) => Some(known.get(key)?.value.to_string()),
+                // Without a read the value is unknown, but the key is released.
+                None => None,
+            };
+            Some((Field::Attribute(key.clone()), value))
+        });
     let all = settings.chain(lists).chain(keys);
     let released = all.map(|(field, value)| ReleasedSetting {
         policy: policy.clone(),

@@ -18,10 +18,12 @@ use crate::{
 impl PolicyField {
     /// The settings of the field, if it declares a state and not attributes.
     pub(in crate::plan) fn state(self) -> Option<Field> {
-        let settings = Setting::ALL.into_iter();
-        let mut settings = settings.filter(|setting| setting.field() == self);
-        let lists = ListSetting::ALL.into_iter();
-        let mut lists = lists.filter(|list| list.field() == self);
+        let mut settings = Setting::ALL
+            .into_iter()
+            .filter(|setting| setting.field() == self);
+        let mut lists = ListSetting::ALL
+            .into_iter()
+            .filter(|list| list.field() == self);
         let setting = settings.next().map(Field::Setting);
         setting.or_else(|| lists.next().map(Field::List))
     }

@@ -130,8 +130,9 @@ impl<T: Entry> ListOwners<T> {
     pub(in crate::plan) fn unowned(&self, observed: &BTreeSet<T>) -> BTreeSet<T> {
         let whole = self.whole();
         let removes = |entry: &T| self.parts.iter().any(|part| part.removes(entry));
-        let unowned = observed.iter();
-        let unowned = unowned.filter(|entry| !whole.contains(*entry) && !removes(entry));
+        let unowned = observed
+            .iter()
+            .filter(|entry| !whole.contains(*entry) && !removes(entry));
         unowned.cloned().collect()
     }
 

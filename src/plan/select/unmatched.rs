@@ -35,8 +35,9 @@ impl Unmatched {
                 selector.os.iter().map(|os| folded(os)).collect(),
                 &known.os,
             ),
-        ];
-        let lists = lists.into_iter().filter_map(|(what, wanted, known)| {
+        ]
+        .into_iter()
+        .filter_map(|(what, wanted, known)| {
             let first = wanted.first()?;
             let is_met = wanted.iter().any(|text| {
                 let glob = Glob::new(text);

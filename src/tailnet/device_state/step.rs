@@ -195,8 +195,11 @@ impl DeviceState {
         let of_reads = [&self.device, &self.attributes, &self.routes];
         let backoffs = of_fields.chain(of_reads.into_iter().filter_map(Read::backoff));
         let attributes = self.attributes.at().filter(|_| claims.need_attributes());
-        let routes = self.known_routes.as_ref().map(|known| known.at);
-        let routes = routes.filter(|_| claims.need_routes());
+        let routes = self
+            .known_routes
+            .as_ref()
+            .map(|known| known.at)
+            .filter(|_| claims.need_routes());
         let contests = self.progress.contests();
         backoffs
             .map(|backoff| backoff.retry_at)

@@ -69,12 +69,8 @@ impl Engine {
     /// The devices that could not be read, by name, with the failure.
     pub fn unread(&self) -> impl Iterator<Item = (String, &Failure)> {
         self.devices.iter().flat_map(|(id, node)| {
-            let label = self
-                .observed
-                .index()
-                .get(id)
-                .map(|device| device.label().to_string());
-            let label = label.unwrap_or_else(|| id.to_string());
+            let device = self.observed.index().get(id);
+            let label = device.map_or_else(|| id.to_string(), |it| it.label().to_string());
             let backoffs = node.reads_in_force();
             backoffs.map(move |backoff| (label.clone(), &backoff.failure))
         })

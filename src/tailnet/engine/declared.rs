@@ -111,8 +111,9 @@ impl Declarations<'_> {
         let policy = self.policies.admit(&declared.policy, known);
         let after = policy.as_ref().ok().cloned();
         let entry = self.policies.get_mut(&key);
-        let before = entry.map(|entry| entry.edit(declared.generation, declared.policy, policy));
-        let before = before.and_then(Result::ok);
+        let before = entry
+            .map(|entry| entry.edit(declared.generation, declared.policy, policy))
+            .and_then(Result::ok);
         redeclare(
             self.tailnet_wide,
             self.policies,
@@ -193,11 +194,12 @@ impl Declarations<'_> {
         {
             entry.start_term();
         }
-        let asking = self
+        let asking: Vec<PolicyKey> = self
             .policies
             .iter()
-            .filter(|(_, entry)| entry.asks_for_reconcile());
-        let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
+            .filter(|(_, entry)| entry.asks_for_reconcile())
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in asking {
             self.request_reconcile(&key, now);
         }

@@ -118,8 +118,13 @@ impl Dispatch<'_> {
             Step::Verify => Lane::Verify,
         };
         // In any case, the device is planned again when an attribute expires or the time of an action comes.
-        let wakes = node.plan().owners.next_expiry().into_iter();
-        let wakes = wakes.chain(node.plan().wakes).min();
+        let wakes = node
+            .plan()
+            .owners
+            .next_expiry()
+            .into_iter()
+            .chain(node.plan().wakes)
+            .min();
         let expiry = wakes.map(|expiry| {
             let left = Duration::try_from(expiry.duration_since(now.wall));
             // A negative duration has passed already: the device is planned again at once.
@@ -347,8 +352,9 @@ fn cause_of(policies: &PolicySet, devices: &Devices, id: &NodeId, step: &Step) -
     };
     let node = devices.get(id);
     let all = || node.into_iter().flat_map(DeviceState::all_policies);
-    let owner = owner.or_else(|| all().find(|key| makes_urgent(policies, key)));
-    let owner = owner.or_else(|| all().next());
+    let owner = owner
+        .or_else(|| all().find(|key| makes_urgent(policies, key)))
+        .or_else(|| all().next());
     owner.map(|key| key.namespace.clone()).unwrap_or_default()
 }
 

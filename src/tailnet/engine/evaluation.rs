@@ -226,8 +226,9 @@ pub(super) fn awaits_policies(
     id: &NodeId,
 ) -> bool {
     let awaited = matching.evaluating();
-    let awaited = awaited.filter_map(|key| policies.get(key));
-    let mut awaited = awaited.filter(|entry| entry.targets().is_awaited());
+    let mut awaited = awaited
+        .filter_map(|key| policies.get(key))
+        .filter(|entry| entry.targets().is_awaited());
     awaited.any(|entry| {
         let policy = entry.intended().as_ref();
         let device = observed.index().get(id);

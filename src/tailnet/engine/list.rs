@@ -104,8 +104,10 @@ impl Listing<'_> {
         find_inactive(self.devices, self.dirty);
         reconsider_taken(self.devices, self.dirty);
         // A policy whose device is unchanged in the list stays bound as it was.
-        let lost = self.devices.ids();
-        let lost = lost.filter(|id| self.observed.index().get(id).is_none());
+        let lost = self
+            .devices
+            .ids()
+            .filter(|id| self.observed.index().get(id).is_none());
         changed.extend(lost.cloned());
         mark_bindings(self.policies, self.dirty, |id| {
             id.is_some_and(|id| changed.contains(id))
@@ -124,8 +126,8 @@ impl Listing<'_> {
             return;
         }
         let previous = self.observed.replace(DeviceIndex::default());
-        let previous = previous.devices().map(|device| device.node_id.clone());
-        self.dirty.rematch_all(previous);
+        let gone = previous.devices().map(|device| device.node_id.clone());
+        self.dirty.rematch_all(gone);
     }
 
     /// Takes a device of a list. `contradicted`: the list has it twice, with different values. Returns whether
@@ -138,8 +140,11 @@ impl Listing<'_> {
         fleet: &mut DeviceIndex,
     ) -> bool {
         let id = device.node_id.clone();
-        let was_own = self.observed.index().get(&id);
-        let was_own = was_own.is_some_and(|known| !known.external);
+        let was_own = self
+            .observed
+            .index()
+            .get(&id)
+            .is_some_and(|known| !known.external);
         // An own device that is listed as shared in counts as missing until it is proven to be gone.
         if self.observed.is_deleted(&id) || (device.external && was_own) {
             return false;
@@ -188,13 +193,14 @@ impl Listing<'_> {
     /// given up with this list.
     fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
         let lists = self.observed.lists();
-        let lacking = self
+        let lacking: Vec<Device> = self
             .observed
             .index()
             .devices()
-            .filter(|device| !device.external);
-        let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
-        let lacking: Vec<Device> = lacking.cloned().collect();
+            .filter(|device| !device.external)
+            .filter(|device| is_lacking(listed, &device.node_id))
+            .cloned()
+            .collect();
         let looked_up = looked_up_devices(self.settings, self.observed);
         let recorded = recorded_devices(self.observed, self.policies, listed);
         let mut concerned = concerned_among(self.observed, self.policies, self.devices, &lacking);
@@ -268,10 +274,11 @@ fn take_known(
 
 /// A policy without a device names what the devices have instead.
 fn report_empty_selectors(policies: &PolicySet, dirty: &mut Dirty) {
-    let empty = policies
+    let empty: Vec<PolicyKey> = policies
         .iter()
-        .filter(|(_, entry)| entry.targets().selected().is_some_and(BTreeSet::is_empty));
-    let empty: Vec<PolicyKey> = empty.map(|(key, _)| key.clone()).collect();
+        .filter(|(_, entry)| entry.targets().selected().is_some_and(BTreeSet::is_empty))
+        .map(|(key, _)| key.clone())
+        .collect();
     dirty.report_all(empty);
 }
 
@@ -358,13 +365,16 @@ pub(super) fn mark_bindings(
     dirty: &mut Dirty,
     concerns: impl Fn(Option<&NodeId>) -> bool,
 ) {
-    let of_one_device = policies.iter();
-    let of_one_device = of_one_device.filter(|(key, _)| !policies.has_selector(key));
-    let affected = of_one_device.filter(|(_, entry)| {
-        let node = entry.nodes().next();
-        node.is_none() || concerns(node)
-    });
-    let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
+    let of_one_device = policies
+        .iter()
+        .filter(|(key, _)| !policies.has_selector(key));
+    let affected: Vec<PolicyKey> = of_one_device
+        .filter(|(_, entry)| {
+            let node = entry.nodes().next();
+            node.is_none() || concerns(node)
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
     dirty.rebind_all(affected);
 }
 

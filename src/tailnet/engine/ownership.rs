@@ -109,16 +109,16 @@ pub(super) fn adopt_keys(
     if node.plan().attributes_unread || !node.plan().owners.need_attributes() || node.is_busy() {
         return;
     }
-    let open = node
+    let open: BTreeSet<AttributeKey> = node
         .plan()
         .differences
         .iter()
-        .filter(|it| it.hold.is_none());
-    let open = open.filter_map(|difference| match difference.change.field() {
-        Field::Attribute(key) => Some(key),
-        _ => None,
-    });
-    let open: BTreeSet<AttributeKey> = open.collect();
+        .filter(|it| it.hold.is_none())
+        .filter_map(|difference| match difference.change.field() {
+            Field::Attribute(key) => Some(key),
+            _ => None,
+        })
+        .collect();
     let nothing = BTreeSet::new();
     let mut is_new = false;
     for key in node.policies() {

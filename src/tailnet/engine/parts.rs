@@ -25,6 +25,7 @@ impl Engine {
     pub(super) const fn listing(&mut self) -> Listing<'_> {
         Listing {
             settings: &self.settings,
+            // The list shows which scopes the credential lacks.
             gate: &mut self.gate,
             observed: &mut self.observed,
             policies: &mut self.policies,

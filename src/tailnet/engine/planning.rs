@@ -167,11 +167,15 @@ impl Planning<'_> {
             .collect();
         // A policy that has released the device still sends requests to clear it.
         let released = due(self.policies, node, id);
-        let turns = node.policies().iter().filter(|key| {
-            let entry = self.policies.get(key);
-            entry.is_some_and(|entry| entry.deletion_queue().has_turn(id))
-        });
-        let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
+        let turns: BTreeSet<PolicyKey> = node
+            .policies()
+            .iter()
+            .filter(|key| {
+                let entry = self.policies.get(key);
+                entry.is_some_and(|entry| entry.deletion_queue().has_turn(id))
+            })
+            .cloned()
+            .collect();
         let context = PlanContext {
             index: self.observed.index(),
             approvals: &self.approval_states(id, node),

@@ -90,8 +90,7 @@ impl Reports<'_> {
             State::Deleting(_) => true,
             _ => false,
         };
-        let released = entry.needed_record().managed.released_devices();
-        let mut released = released.into_iter();
+        let mut released = entry.needed_record().managed.released_devices().into_iter();
         is_quiet && !released.any(|id| is_working(self.devices, self.queues, self.dirty, id))
     }
 

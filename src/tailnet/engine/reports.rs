@@ -99,8 +99,10 @@ pub(super) fn action_report(
     }
     let details = ranked.into_iter().filter_map(|(stage, id, field)| {
         let (node, device) = (devices.get(id)?, observed.index().get(id)?);
-        let mut own = node.plan().of(key);
-        let own = own.find(|difference| difference.change.field() == field);
+        let own = node
+            .plan()
+            .of(key)
+            .find(|difference| difference.change.field() == field);
         Some(ActionDetail {
             stage,
             node: id.clone(),
@@ -110,10 +112,19 @@ pub(super) fn action_report(
         })
     });
     report.details = details.collect();
-    // Deletions that were recorded before a crash and whose device is gone.
+    add_deleted(observed, entry, &mut report);
+    report
+}
+
+/// Adds the deletions whose device is gone: those of this process, and those that were recorded before a crash.
+fn add_deleted(observed: &Observed, entry: &PolicyEntry, report: &mut ActionReport) {
+    // Before the first list a device is unknown, and not gone.
     let listed = observed.lists() > 0;
-    let gone = entry.needed_record().actions.deletions.iter();
-    let gone: Vec<_> = gone
+    let gone: Vec<_> = entry
+        .needed_record()
+        .actions
+        .deletions
+        .iter()
         .filter(|(id, record)| (record.done || listed) && observed.index().get(id).is_none())
         .collect();
     if !gone.is_empty() {
@@ -128,7 +139,6 @@ pub(super) fn action_report(
         field: Field::DeleteInactive,
         held: None,
     }));
-    report
 }
 
 /// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
@@ -197,8 +207,10 @@ pub(super) fn tailnet_approval_errors(
     );
     // Before the first list no plan is frozen, so every hash would look wrong.
     if !approvals.plans.is_empty() && observed.lists() > 0 {
-        let limited = change_budget.held().iter();
-        let mut limited = limited.filter_map(|key| policies.get(key));
+        let mut limited = change_budget
+            .held()
+            .iter()
+            .filter_map(|key| policies.get(key));
         // A plan that is not frozen yet may match.
         if limited.all(|entry| entry.approval().frozen_plan().is_some()) {
             let mismatched = approvals

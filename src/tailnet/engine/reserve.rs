@@ -16,9 +16,13 @@ impl Closing<'_> {
             self.change_budget.reservations_mut().clear();
             return;
         }
-        let idle = self.change_budget.reservations().reserved();
-        let idle = idle.filter(|id| !is_changing(self.queues, self.change_budget, self.dirty, id));
-        let idle: Vec<NodeId> = idle.cloned().collect();
+        let idle: Vec<NodeId> = self
+            .change_budget
+            .reservations()
+            .reserved()
+            .filter(|id| !is_changing(self.queues, self.change_budget, self.dirty, id))
+            .cloned()
+            .collect();
         self.change_budget.give_back(&idle);
         let most = self.limit().most_changes().unwrap_or(usize::MAX);
         let asked = self.change_budget.reservations_mut().take_asked();

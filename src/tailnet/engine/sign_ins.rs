@@ -30,8 +30,10 @@ pub(super) fn suspect_sign_ins(
         return;
     };
     let managed = entry.needed_record().managed.nodes.iter();
-    let lost = managed.filter(|id| !binding.holds(id) && may_be_lost(observed, entry, id));
-    let lost: Vec<NodeId> = lost.cloned().collect();
+    let lost: Vec<NodeId> = managed
+        .filter(|id| !binding.holds(id) && may_be_lost(observed, entry, id))
+        .cloned()
+        .collect();
     for id in lost {
         if !observed.sign_ins().is_noted(&id) {
             observed.sign_ins_mut().suspect(&id);
@@ -86,8 +88,9 @@ pub(super) fn notify_sign_in(
     let Some(device) = observed.index().get(id) else {
         return;
     };
-    let managed = policies.get(key);
-    let managed = managed.map(|entry| &entry.needed_record().managed.nodes);
+    let managed = policies
+        .get(key)
+        .map(|entry| &entry.needed_record().managed.nodes);
     let notification = Notification::SignedIn {
         node: id.clone(),
         label: device.label().to_string(),

@@ -52,17 +52,21 @@ impl Targeting<'_> {
     /// Finds the devices that have probably replaced bound ones, after each list.
     fn find_successors(&mut self) {
         let index = self.observed.index();
-        let found = self.policies.iter().filter_map(|(key, entry)| {
-            let policy = entry.policy().as_ref().ok()?;
-            let Target::Device(target) = &policy.target else {
-                return None;
-            };
-            let bound = entry.nodes().next().and_then(|id| index.get(id));
-            let next = bound.and_then(|bound| successor(target, bound, &policy.allowance, index));
-            let next = next.map(|device| device.node_id.clone());
-            (next.as_ref() != self.matching.successor(key)).then(|| (key.clone(), next))
-        });
-        let found: Vec<_> = found.collect();
+        let found: Vec<_> = self
+            .policies
+            .iter()
+            .filter_map(|(key, entry)| {
+                let policy = entry.policy().as_ref().ok()?;
+                let Target::Device(target) = &policy.target else {
+                    return None;
+                };
+                let bound = entry.nodes().next().and_then(|id| index.get(id));
+                let next = bound
+                    .and_then(|bound| successor(target, bound, &policy.allowance, index))
+                    .map(|device| device.node_id.clone());
+                (next.as_ref() != self.matching.successor(key)).then(|| (key.clone(), next))
+            })
+            .collect();
         for (key, next) in found {
             self.matching.note_successor(&key, next);
             self.dirty.report(&key);
@@ -348,6 +352,7 @@ fn among_rivals(
     if rivals.is_empty() || !is_one_of_several {
         return Some(binding);
     }
+    // The listed device may be one of the recorded ones.
     let all: BTreeSet<&NodeId> = rivals.into_iter().chain(listed).collect();
     let all: Vec<NodeId> = all.into_iter().cloned().collect();
     Some(match <[NodeId; 1]>::try_from(all) {

@@ -210,12 +210,16 @@ impl Outcomes<'_> {
         let field = difference.change.field();
         let node = self.devices.get(&difference.node);
         let contest = node.and_then(|node| node.progress().contest(&field));
-        let failures = difference.owners().filter_map(|owner| {
-            let view = |change: &Change| node.map(|node| node.plan().owners.view(owner, change));
-            let failure = contest?.failure_now(|change| view(change).unwrap_or(change.clone()))?;
-            Some((owner.clone(), failure))
-        });
-        let failures: Vec<_> = failures.collect();
+        let failures: Vec<_> = difference
+            .owners()
+            .filter_map(|owner| {
+                let view =
+                    |change: &Change| node.map(|node| node.plan().owners.view(owner, change));
+                let failure =
+                    contest?.failure_now(|change| view(change).unwrap_or(change.clone()))?;
+                Some((owner.clone(), failure))
+            })
+            .collect();
         for (owner, failure) in failures {
             let failed = Notification::Failed {
                 device: difference.device.clone(),

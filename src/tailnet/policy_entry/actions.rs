@@ -172,8 +172,10 @@ impl PolicyEntry {
     /// Whether a deletion may begin or be repeated now: the deletions of the last day are below `maxPerDay`.
     pub fn may_begin_deletion(&self, id: &NodeId, now: Timestamp) -> bool {
         let records = &self.needed_record().actions;
-        let begun = records.deletions.get(id);
-        let begun = begun.is_some_and(|record| record.counts(now));
+        let begun = records
+            .deletions
+            .get(id)
+            .is_some_and(|record| record.counts(now));
         let policy = self.policy.as_ref().ok();
         let delete_inactive = policy.and_then(|policy| policy.desired.delete_inactive);
         let most =

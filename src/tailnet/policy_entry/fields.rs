@@ -15,9 +15,10 @@ impl PolicyEntry {
         let policy = self.policy.as_ref().ok().filter(|_| !self.is_invalid());
         // An observing policy owns no field, so nothing else would say that it does not act.
         let policy = policy.filter(|it| matches!(it.mode, Mode::Enforce | Mode::Approve));
-        let new = policy.into_iter();
-        let new = new.flat_map(|policy| policy.unmanaged_fields(self.needed_record()));
-        let new = new.filter(|(_, field)| acts_on(field));
+        let new = policy
+            .into_iter()
+            .flat_map(|policy| policy.unmanaged_fields(self.needed_record()))
+            .filter(|(_, field)| acts_on(field));
         new.map(|(field, _)| field).collect()
     }
 
@@ -45,8 +46,12 @@ impl PolicyEntry {
         if !managed.is_partly_managed(id) {
             return false;
         }
-        let routes = managed.routes.iter().filter(|route| sends(route));
-        let routes: RouteSet = routes.copied().collect();
+        let routes: RouteSet = managed
+            .routes
+            .iter()
+            .filter(|route| sends(route))
+            .copied()
+            .collect();
         let is_new = !routes.is_subset(managed.managed_routes(id));
         if is_new {
             self.managed_devices().manage_routes(id, &routes);

@@ -342,8 +342,11 @@ impl PolicyEntry {
             Ok(Target::Device(target)) => Some(target),
             _ => None,
         };
-        let rivals = self.needed_record().rivals.iter();
-        let rivals = rivals.filter(move |it| target.is_some_and(|target| target.names(&it.named)));
+        let rivals = self
+            .needed_record()
+            .rivals
+            .iter()
+            .filter(move |it| target.is_some_and(|target| target.names(&it.named)));
         rivals.flat_map(|it| &it.nodes)
     }
 

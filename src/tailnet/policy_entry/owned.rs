@@ -138,8 +138,10 @@ impl PolicyEntry {
             return;
         };
         let declared = policy.desired.attributes.iter().flatten();
-        let expired = declared.filter(|(_, desired)| desired.has_expired(now));
-        let mut expired: BTreeSet<AttributeKey> = expired.map(|(key, _)| key.clone()).collect();
+        let mut expired: BTreeSet<AttributeKey> = declared
+            .filter(|(_, desired)| desired.has_expired(now))
+            .map(|(key, _)| key.clone())
+            .collect();
         // A key may have expired, and been taken out of the spec, while no controller ran.
         expired.extend(self.needed_record().key_expiries.expired(now));
         if !expired.is_disjoint(&self.needed_record().owned.names()) {

@@ -90,8 +90,11 @@ impl OwnedRecord {
                 .zip(&many[..fitting])
                 .flat_map(|(number, (_, nodes))| nodes.iter().map(move |id| (*id, number)))
                 .collect();
-            let others = index.devices().map(|device| &device.node_id);
-            let others: Vec<&NodeId> = others.filter(|id| !members.contains_key(id)).collect();
+            let others: Vec<&NodeId> = index
+                .devices()
+                .map(|device| &device.node_id)
+                .filter(|id| !members.contains_key(id))
+                .collect();
             if let Some(digest) = Digest::new(&members, &others, newest, capacity.bits) {
                 self.numbers = Some(Arc::new(digest));
                 break;

@@ -166,8 +166,8 @@ impl Pattern {
         let compiled = self
             .shared
             .compiled
-            .get_or_init(|| compile(&self.shared.text));
-        let compiled = compiled.as_ref()?;
+            .get_or_init(|| compile(&self.shared.text))
+            .as_ref()?;
         Some(compiled.is_match(&mut compiled.create_cache(), text))
     }
 
