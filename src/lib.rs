@@ -2,6 +2,11 @@
 //!
 //! `docs/architecture.md` describes the modules and the way of a manifest through them.
 
+#![cfg_attr(
+    test,
+    allow(clippy::too_many_lines, reason = "a test may tell a long story")
+)]
+
 pub mod api;
 pub mod cli;
 pub mod controller;

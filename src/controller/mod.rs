@@ -57,7 +57,7 @@ pub const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
 /// Runs the controller until `stop` is cancelled.
 pub async fn run(
     mut config: Config,
-    options: Options,
+    mut options: Options,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
     // Each call to the API server is bounded in time here, and tried again where it matters.
@@ -79,6 +79,7 @@ pub async fn run(
     let webhooks = serve_webhooks(&options, &serving).await?;
     let environment = options
         .environment
+        .take()
         .map(|from| Environment::connect(from, &namespace, &metrics))
         .transpose()?;
     let (leadership, election) = Election::new(
@@ -93,45 +94,14 @@ pub async fn run(
         .run(electing.clone());
     let election = vital.handle().spawn(election);
 
-    let namespaces = options.policy_namespaces;
-    info!(%namespace, policies = %listed(&namespaces), "tsdp is running");
-    let (news, received) = mpsc::unbounded_channel();
-    forward_terms(&leadership, &news, &stop);
-    let events = EventWriter::new(client.clone());
-    let mut beside = JoinSet::new();
-    // Opt-in, as invites need a role that may write Secrets.
-    if options.invites {
-        let context = invites::Context {
-            client: client.clone(),
-            events: events.clone(),
-            leadership: leadership.clone(),
-            metrics: Arc::clone(&metrics),
-            readiness: Arc::clone(&readiness),
-            lookups: Lookups::new(news.clone()),
-        };
-        let watched = in_namespaces("invites", &client, &namespaces);
-        beside.spawn(invites::run(context, watched, stop.clone()));
-    }
-    let tell = tell_of_watches(news.clone());
-    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&readiness), tell);
-    let objects = Objects::new(
-        client.clone(),
-        events,
-        leadership,
-        Arc::clone(&metrics),
-        readiness,
-    );
-    let connector = Connector::new(
+    let parts = Parts {
         client,
         namespace,
-        options.service_account,
-        webhooks,
+        leadership,
         metrics,
-    );
-    let timeout = options.clear_timeout;
-    let registry = TailnetRegistry::new(connector, environment, objects, watches, news, timeout);
-    let ending = registry.run(received, stop.clone()).await;
-
+        readiness,
+    };
+    let (ending, beside) = parts.manage(options, webhooks, environment, &stop).await;
     drain(ending, beside).await;
     // After the drain: once the lease is released, the next leader may write at once.
     electing.cancel();
@@ -139,6 +109,74 @@ pub async fn run(
     // Last, so that no probe fails while the process drains.
     serving.cancel();
     Ok(())
+}
+
+/// What the reconcilers share.
+struct Parts {
+    client: Client,
+    namespace: String,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+impl Parts {
+    /// Runs the engines and the invites until `stop` is cancelled. Returns what still has requests in flight.
+    async fn manage(
+        self,
+        options: Options,
+        webhooks: Webhooks,
+        environment: Option<Environment>,
+        stop: &CancellationToken,
+    ) -> (TailnetRegistry, JoinSet<()>) {
+        let Self {
+            client,
+            namespace,
+            leadership,
+            metrics,
+            readiness,
+        } = self;
+        let namespaces = options.policy_namespaces;
+        info!(%namespace, policies = %listed(&namespaces), "tsdp is running");
+        let (news, received) = mpsc::unbounded_channel();
+        forward_terms(&leadership, &news, stop);
+        let events = EventWriter::new(client.clone());
+        let mut beside = JoinSet::new();
+        // Opt-in, as invites need a role that may write Secrets.
+        if options.invites {
+            let context = invites::Context {
+                client: client.clone(),
+                events: events.clone(),
+                leadership: leadership.clone(),
+                metrics: Arc::clone(&metrics),
+                readiness: Arc::clone(&readiness),
+                lookups: Lookups::new(news.clone()),
+            };
+            let watched = in_namespaces("invites", &client, &namespaces);
+            beside.spawn(invites::run(context, watched, stop.clone()));
+        }
+        let tell = tell_of_watches(news.clone());
+        let watches = Watches::new(client.clone(), namespaces, Arc::clone(&readiness), tell);
+        let objects = Objects::new(
+            client.clone(),
+            events,
+            leadership,
+            Arc::clone(&metrics),
+            readiness,
+        );
+        let connector = Connector::new(
+            client,
+            namespace,
+            options.service_account,
+            webhooks,
+            metrics,
+        );
+        let timeout = options.clear_timeout;
+        let registry =
+            TailnetRegistry::new(connector, environment, objects, watches, news, timeout);
+        let ending = registry.run(received, stop.clone()).await;
+        (ending, beside)
+    }
 }
 
 /// Waits until the requests in flight have ended, up to a limit.

@@ -19,17 +19,15 @@ impl PolicyField {
     /// What it declares.
     #[must_use]
     pub fn kind(self) -> FieldKind {
-        match self {
-            Self::Authorized => FieldKind::Setting(Setting::Authorized),
-            Self::Tags => FieldKind::List(ListSetting::Tags),
-            Self::KeyExpiry => FieldKind::Setting(Setting::KeyExpiry),
-            Self::EnabledRoutes => FieldKind::List(ListSetting::EnabledRoutes),
-            Self::ExitNode => FieldKind::List(ListSetting::ExitNode),
-            Self::PostureAttributes => FieldKind::PostureAttributes,
-            Self::Name => FieldKind::Setting(Setting::Name),
-            Self::Ipv4 => FieldKind::Setting(Setting::Ipv4),
-            Self::ExpireKeyAt => FieldKind::ExpireKeyAt,
-            Self::DeleteInactive => FieldKind::DeleteInactive,
+        let setting = Setting::ALL.into_iter().find(|it| it.field() == self);
+        let list = ListSetting::ALL.into_iter().find(|it| it.field() == self);
+        match (setting, list, self) {
+            (Some(setting), ..) => FieldKind::Setting(setting),
+            (_, Some(list), _) => FieldKind::List(list),
+            (.., Self::ExpireKeyAt) => FieldKind::ExpireKeyAt,
+            (.., Self::DeleteInactive) => FieldKind::DeleteInactive,
+            // The only field that is left: the test below counts them.
+            _ => FieldKind::PostureAttributes,
         }
     }
 }
@@ -59,5 +57,9 @@ mod tests {
         let lists = PolicyField::ALL.map(PolicyField::kind).into_iter();
         let lists = lists.filter(|kind| matches!(kind, FieldKind::List(_)));
         assert_eq!(lists.count(), ListSetting::ALL.len());
+        let fields = PolicyField::ALL.into_iter();
+        let attributes = fields.filter(|it| it.kind() == FieldKind::PostureAttributes);
+        let attributes: Vec<PolicyField> = attributes.collect();
+        assert_eq!(attributes, [PolicyField::PostureAttributes]);
     }
 }

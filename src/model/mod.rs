@@ -19,11 +19,9 @@ mod name;
 mod near;
 mod node_id;
 mod ownership;
-mod policy_field;
 mod reason;
 mod route;
 mod setting;
-mod step;
 mod tag;
 mod unreadable;
 
@@ -44,11 +42,9 @@ pub use name::DeviceLabel;
 pub use near::nearest;
 pub use node_id::NodeId;
 pub use ownership::{AttributesOwnership, ListOwnership};
-pub use policy_field::PolicyField;
 pub use reason::Reason;
 pub use route::{Route, RouteSet};
-pub use setting::{Setting, SettingValue};
-pub use step::Step;
+pub use setting::{PolicyField, Setting, SettingValue, Step};
 pub use tag::{Tag, TagSet};
 pub use unreadable::{DeviceField, UnreadableDevice, UnreadableDevices, UnreadableFields};
 

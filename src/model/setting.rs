@@ -1,13 +1,113 @@
-//! The table of the settings that are one value, each written by one request.
+//! The table of the settings that are one value, each written by one request, with the fields of a spec that
+//! declare them, and the order of their requests.
 //!
 //! A new setting of that kind is a variant of each enum here, and a field of [`Device`]. The compiler, or a test
 //! that walks [`Setting::ALL`], then names every other place that must know it.
 
 use std::fmt;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Device, DeviceField, DeviceLabel, PolicyField, Refused, Step, TailnetIpv4};
+use super::{Device, DeviceField, DeviceLabel, Refused, TailnetIpv4};
+
+/// A field of a policy's spec that declares a setting or a one-shot action.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum PolicyField {
+    /// Whether the device is authorized.
+    Authorized,
+    /// Its tags.
+    Tags,
+    /// Whether its key expires.
+    KeyExpiry,
+    /// Its subnet routes.
+    EnabledRoutes,
+    /// Whether it is an exit node.
+    ExitNode,
+    /// Its posture attributes.
+    PostureAttributes,
+    /// Its name.
+    Name,
+    /// Its IPv4 address.
+    Ipv4,
+    /// When its key is expired.
+    ExpireKeyAt,
+    /// Whether it is deleted when it is inactive.
+    DeleteInactive,
+}
+
+impl PolicyField {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Authorized,
+        Self::Tags,
+        Self::KeyExpiry,
+        Self::EnabledRoutes,
+        Self::ExitNode,
+        Self::PostureAttributes,
+        Self::Name,
+        Self::Ipv4,
+        Self::ExpireKeyAt,
+        Self::DeleteInactive,
+    ];
+
+    /// The field's name in a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorized => "authorized",
+            Self::Tags => "tags",
+            Self::KeyExpiry => "keyExpiry",
+            Self::EnabledRoutes => "enabledRoutes",
+            Self::ExitNode => "exitNode",
+            Self::PostureAttributes => "postureAttributes",
+            Self::Name => "name",
+            Self::Ipv4 => "ipv4",
+            Self::ExpireKeyAt => "expireKeyAt",
+            Self::DeleteInactive => "deleteInactive",
+        }
+    }
+}
+
+impl fmt::Display for PolicyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The requests of one device, in the order in which they are sent. Changes with the same step share a request.
+///
+/// No device is authorized before its restrictions are in place, and tags change before the settings that depend
+/// on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A device that is deleted gets no other request.
+    Delete,
+    /// Takes it out of the tailnet.
+    Deauthorize,
+    /// Its tags.
+    Tags,
+    /// Whether its key expires.
+    // The API may disable key expiry when it tags a device, so tags go first.
+    KeyExpiry,
+    /// Its posture attributes.
+    Attributes,
+    /// Its routes, of both kinds.
+    Routes,
+    /// Its name.
+    Name,
+    /// Its address.
+    Ipv4,
+    /// Expires its key.
+    ExpireKey,
+    /// Lets it into the tailnet.
+    Authorize,
+    /// It is never sent.
+    Never,
+}
 
 /// A setting that is one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -205,5 +305,24 @@ impl fmt::Display for SettingValue {
             Self::Name(label) => label.fmt(f),
             Self::Ipv4(ipv4) => ipv4.fmt(f),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_has_the_name_of_the_manifest() {
+        for field in PolicyField::ALL {
+            assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
+        }
+    }
+
+    #[test]
+    fn all_fields_of_the_schema_are_listed() {
+        let schema = schemars::schema_for!(PolicyField).to_value();
+        let variants = schema["oneOf"].as_array().unwrap();
+        assert_eq!(variants.len(), PolicyField::ALL.len(), "{schema}");
     }
 }

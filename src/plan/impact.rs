@@ -2,7 +2,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Change, ListChange};
+use super::{Change, Disruption, ListChange};
 use crate::model::{Device, RouteSet, SettingValue, TagSet};
 
 /// The disruption that a change causes, held or not, for shown plans.
@@ -41,6 +41,23 @@ impl Impact {
         }
     }
 
+    /// What a policy must allow before a setting is changed with this impact, if anything: it can cut the device
+    /// off.
+    pub(in crate::plan) const fn disruption(&self) -> Option<Disruption> {
+        match self {
+            Self::Deauthorized => Some(Disruption::Deauthorize),
+            Self::KeyExpired => Some(Disruption::ExpiredKey),
+            Self::TakenFromUser(_) => Some(Disruption::FirstTag),
+            // The device stays reachable: another address breaks connections, and no access. A list shows what
+            // it lacks, and a deletion has conditions of its own.
+            Self::Ipv4Changed
+            | Self::TagsTaken(_)
+            | Self::RoutesTaken(_)
+            | Self::ExitNodeTaken
+            | Self::Deleted => None,
+        }
+    }
+
     fn of_list(change: &ListChange, device: &Device) -> Option<Self> {
         match change {
             // The owner counts before the access: the API gives a tagged device no user back.
@@ -59,7 +76,8 @@ impl Impact {
         }
     }
 
-    fn of_setting(
+    /// The impact of a setting. Without a wildcard, so that each new setting is decided here.
+    pub(in crate::plan) fn of_setting(
         before: Option<&SettingValue>,
         after: &SettingValue,
         device: &Device,

@@ -143,6 +143,25 @@ fn a_request_for_one_setting_keeps_the_entries_of_the_other() {
 }
 
 #[test]
+fn a_unique_value_that_another_device_has_is_held() {
+    for setting in Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide()) {
+        let [value, _] = setting.examples();
+        let (device, mut holder) = (
+            Device::plain(NODE.parse().unwrap()),
+            Device::plain("nHolderCNTRL".parse().unwrap()),
+        );
+        value.apply(&mut holder);
+        let index = DeviceIndex::new([device.clone(), holder]);
+        let (policies, admission) = ([declaring(NODE, &value)], Admission::default());
+        let now = Timestamp::UNIX_EPOCH;
+        let plan = plan_tailnet(&policies, &admission, &index, &BTreeMap::new(), now);
+        let plan = &plan.devices[&device.node_id];
+        assert!(next_call(plan, &BTreeSet::new()).is_none(), "{setting:?}");
+        assert!(!plan.in_sync(), "{setting:?}");
+    }
+}
+
+#[test]
 fn each_list_has_its_own_event() {
     let settings = Setting::ALL.iter().flat_map(|it| it.examples());
     let settings: BTreeSet<&str> = settings.map(|value| value.event()).collect();

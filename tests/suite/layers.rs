@@ -153,6 +153,37 @@ fn no_layer_contains_what_it_must_not_know() {
     );
 }
 
+/// The files that have the engine as a whole. All others get the parts that they read or change
+/// (docs/decisions/0032).
+const WHOLE_ENGINE: [&str; 4] = [
+    "src/tailnet/engine/approved_plan.rs",
+    "src/tailnet/engine/intake.rs",
+    "src/tailnet/engine/mod.rs",
+    "src/tailnet/engine/parts.rs",
+];
+
+#[test]
+fn a_phase_of_the_engine_gets_its_parts_and_not_the_engine() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tailnet/engine");
+    let mut found = Vec::new();
+    for (path, text) in rust_files(&folder) {
+        let code = text
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or_default());
+        let has_engine = code
+            .flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .any(|word| word == "Engine");
+        if has_engine && !WHOLE_ENGINE.iter().any(|known| path.ends_with(known)) {
+            found.push(path);
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "list the parts in src/tailnet/engine/parts.rs:\n{}",
+        found.join("\n")
+    );
+}
+
 /// The layers that a file uses, by `crate::…` or by as many `super::` as lead to the crate.
 fn uses(file: &SourceFile) -> Vec<String> {
     let mut used = Vec::new();

@@ -3,6 +3,7 @@
 //! They need the feature `demo` (on by default): the simulator and the local control plane.
 
 #![cfg(feature = "demo")]
+#![allow(clippy::too_many_lines, reason = "a test may tell a long story")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -11,7 +11,7 @@ pub use limit::WantedChanges;
 pub use plan_hash::PlanHash;
 
 use super::{
-    AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold,
+    AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold, Impact,
     ListChange, PlanContext, Policy, PolicyKey, PolicyRecord, Target, actions,
 };
 use crate::model::{Device, DeviceField, ListSetting, NodeId, SettingValue, TagSet};
@@ -158,7 +158,9 @@ fn disruption(
     now: Timestamp,
 ) -> Option<Disruption> {
     match &difference.change {
-        Change::Setting { after, .. } => disruption_of_setting(after, device, now),
+        Change::Setting { before, after } => {
+            Impact::of_setting(before.as_ref(), after, device, now)?.disruption()
+        }
         Change::List(change) => match change {
             ListChange::Tags { before, .. } => {
                 let mut policies = policies.iter().map(|(policy, _)| policy);
@@ -173,23 +175,6 @@ fn disruption(
         | Change::ExpireKey { .. }
         | Change::Delete { .. }
         | Change::NotCompared { .. } => None,
-    }
-}
-
-/// Whether a setting cuts the device off. Without a wildcard, so that each new setting is decided here.
-fn disruption_of_setting(
-    after: &SettingValue,
-    device: &Device,
-    now: Timestamp,
-) -> Option<Disruption> {
-    match after {
-        SettingValue::Authorized(authorized) => (!authorized).then_some(Disruption::Deauthorize),
-        SettingValue::KeyExpiryDisabled(disabled) => {
-            let has_expired = device.expires.is_some_and(|expires| expires <= now);
-            (!disabled && has_expired).then_some(Disruption::ExpiredKey)
-        }
-        // The device stays reachable: another address breaks connections, and no access.
-        SettingValue::Name(_) | SettingValue::Ipv4(_) => None,
     }
 }
 
@@ -248,6 +233,7 @@ fn taken(
             .find(|other| other.node_id != device.node_id)
             .map(called)
             .map(Hold::NameTaken),
-        SettingValue::Authorized(_) | SettingValue::KeyExpiryDisabled(_) => None,
+        // Several devices can have all others (src/tests/settings.rs).
+        _ => None,
     }
 }
