@@ -1,6 +1,7 @@
 /// The known word that a misspelled one most likely stands for.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let near = known.into_iter().filter_map(|known| {
+    let known = known.into_iter().filter(|known| !known.is_empty());
+    let near = known.filter_map(|known| {
         let edits = distance(&word.to_ascii_lowercase(), &known.to_ascii_lowercase())?;
         Some((edits, known))
     });

@@ -102,6 +102,10 @@ impl fmt::Display for Impact {
         match self {
             Self::Deauthorized => f.write_str("takes the device out of the tailnet"),
             Self::TagsTaken(tags) => write!(f, "takes away {}", joined(tags)),
+            // The API names the user of a device, but not in a form that can be read.
+            Self::TakenFromUser(user) if user.is_empty() => {
+                f.write_str("takes the device from its user for good")
+            }
             Self::TakenFromUser(user) => write!(f, "takes the device from {user} for good"),
             Self::KeyExpired => f.write_str("cuts the device off until someone logs in to it"),
             Self::RoutesTaken(routes) => write!(f, "withdraws {}", joined(routes)),
@@ -158,6 +162,8 @@ mod tests {
         assert_eq!(retag(&["tag:a"], &["tag:a", "tag:b"]), "");
         let first = "takes the device from amelie@example.com for good";
         assert_eq!(retag(&[], &["tag:a"]), first);
+        let unknown = Impact::TakenFromUser(String::new()).to_string();
+        assert_eq!(unknown, "takes the device from its user for good");
 
         let routes = |routes: &[&str]| -> RouteSet {
             let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());

@@ -155,13 +155,14 @@ impl<'a> View<'a> {
     }
 
     fn state(&self) -> &'static str {
+        let needed = [
+            DeviceField::IsExternal,
+            DeviceField::Authorized,
+            DeviceField::TailnetLockError,
+        ];
         match (self.external, self.authorized) {
-            _ if self.is_unknown(DeviceField::IsExternal)
-                || self.is_unknown(DeviceField::Authorized) =>
-            {
-                UNREADABLE
-            }
             _ if !self.tailnet_lock_error.is_empty() => "locked out",
+            _ if needed.into_iter().any(|field| self.is_unknown(field)) => UNREADABLE,
             (true, _) => "shared in",
             (false, false) => "not authorized",
             (false, true) => "",
@@ -201,7 +202,10 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
         titles.extend(["NODE", "HOSTNAME", "OS", "IPV4", "ENABLED", "ADVERTISED"]);
     }
     // People must learn of locked-out devices without asking for them.
-    let has_state = wide || views.iter().any(|view| !view.tailnet_lock_error.is_empty());
+    let may_be_locked_out = |view: &View<'_>| {
+        !view.tailnet_lock_error.is_empty() || view.is_unknown(DeviceField::TailnetLockError)
+    };
+    let has_state = wide || views.iter().any(may_be_locked_out);
     if has_state {
         titles.push("STATE");
     }

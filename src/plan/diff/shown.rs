@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compare;
 use crate::{
-    model::{Attributes, Device, NodeId, Setting, SettingValue},
+    model::{Attributes, Device, DeviceField, NodeId, Setting, SettingValue},
     plan::{
         Change, Difference, Field, FieldOwners, Hold, PlanContext, Policy, PolicyKey,
         PolicyPermissions, PolicyRecord, SplitPolicies, Why, actions::Actions, hold,
@@ -105,13 +105,22 @@ pub(in crate::plan) fn impossible(
     differing.collect()
 }
 
-/// A device that is authorized as declared, and that tailnet lock keeps out of the tailnet.
+/// A device that is authorized as declared, and that tailnet lock keeps out of the tailnet, or may keep out: an
+/// unreadable error does not mean that there is none.
 pub(in crate::plan) fn locked_out(device: &Device, owners: &FieldOwners) -> Option<Difference> {
     let authorized = SettingValue::Authorized(true);
     let claim = owners.settings.get(&Setting::Authorized)?;
-    if claim.desired != authorized || !device.authorized || device.lock_error.is_empty() {
+    if claim.desired != authorized || !device.authorized {
         return None;
     }
+    let unknown = device.unreadable.among(&[DeviceField::TailnetLockError]);
+    let hold = if !unknown.is_empty() {
+        Hold::Unreadable(unknown)
+    } else if device.lock_error.is_empty() {
+        return None;
+    } else {
+        Hold::LockedOut(device.lock_error.clone())
+    };
     let mut owners = claim.owners.iter().cloned();
     Some(Difference {
         node: device.node_id.clone(),
@@ -123,7 +132,7 @@ pub(in crate::plan) fn locked_out(device: &Device, owners: &FieldOwners) -> Opti
         why: Why::Declared,
         owner: owners.next()?,
         others: owners.collect(),
-        hold: Some(Hold::LockedOut(device.lock_error.clone())),
+        hold: Some(hold),
     })
 }
 

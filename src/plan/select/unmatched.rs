@@ -22,34 +22,39 @@ impl Unmatched {
             let tag = tag.as_str();
             (!known.tags.contains_key(tag)).then(|| Self::new(tag.to_owned(), tag, &known.tags))
         });
-        let lists = [
-            ("a tag like", texts(&selector.tag_patterns), &known.tags),
-            ("a user like", texts(&selector.users), &known.users),
-            (
-                "a hostname like",
-                texts(&selector.hostnames),
-                &known.hostnames,
-            ),
-            (
-                "the OS",
-                selector.os.iter().map(|os| folded(os)).collect(),
-                &known.os,
-            ),
+        let patterns = [
+            ("a tag like", &selector.tag_patterns, &known.tags),
+            ("a user like", &selector.users, &known.users),
+            ("a hostname like", &selector.hostnames, &known.hostnames),
         ]
         .into_iter()
-        .filter_map(|(what, wanted, known)| {
-            let first = wanted.first()?;
-            let is_met = wanted.iter().any(|text| {
-                let glob = Glob::new(text);
-                known.keys().any(|known| glob.matches(known))
-            });
-            (!is_met).then(|| Self::new(format!("{what} {}", wanted.join(" or ")), first, known))
+        .filter_map(|(what, globs, known)| {
+            let is_met = |glob: &Glob| known.keys().any(|known| glob.matches(known));
+            let texts: Vec<String> = globs.iter().map(ToString::to_string).collect();
+            (!globs.iter().any(is_met)).then(|| Self::of_list(what, &texts, known))?
         });
-        tags.chain(lists).collect()
+        // Names, not patterns: `*` is no operating system.
+        let names: Vec<String> = selector.os.iter().map(|os| folded(os)).collect();
+        let has_any = names.iter().any(|os| known.os.contains_key(os));
+        let os = (!has_any).then(|| Self::of_list("the OS", &names, &known.os));
+        tags.chain(patterns).chain(os.flatten()).collect()
+    }
+
+    /// Values of which no device has one; `None` if there are none.
+    fn of_list(what: &str, wanted: &[String], known: &BTreeMap<String, usize>) -> Option<Self> {
+        let first = wanted.first()?;
+        let criterion = format!("{what} {}", wanted.join(" or "));
+        Some(Self::new(criterion, first, known))
     }
 
     fn new(criterion: String, word: &str, known: &BTreeMap<String, usize>) -> Self {
-        let near = nearest(word, known.keys().map(String::as_str));
+        // A machine chooses its hostname and OS: other characters do not get into a message. Tags need no
+        // check, as the control server accepts only valid ones.
+        let is_printable = |text: &&str| {
+            let mut letters = text.chars();
+            letters.all(|letter| letter.is_alphanumeric() || "-_.@+:".contains(letter))
+        };
+        let near = nearest(word, known.keys().map(String::as_str).filter(is_printable));
         let near = near.and_then(|near| Some((near.to_owned(), *known.get(near)?)));
         Self { criterion, near }
     }
@@ -65,10 +70,6 @@ impl fmt::Display for Unmatched {
             Some((near, count)) => write!(f, "; did you mean {near} ({count} devices)?"),
         }
     }
-}
-
-fn texts(globs: &[Glob]) -> Vec<String> {
-    globs.iter().map(ToString::to_string).collect()
 }
 
 /// What devices have, and how many of them.
@@ -94,14 +95,6 @@ impl Known {
             }
             *known.hostnames.entry(folded(&device.hostname)).or_default() += 1;
             *known.os.entry(folded(&device.os)).or_default() += 1;
-        }
-        // A machine chooses its hostname and OS: other characters do not get into a message. Tags need no
-        // check, as the control server accepts only valid ones.
-        for texts in [&mut known.users, &mut known.hostnames, &mut known.os] {
-            texts.retain(|text, _| {
-                let mut letters = text.chars();
-                letters.all(|letter| letter.is_alphanumeric() || "-_.@+".contains(letter))
-            });
         }
         known
     }
@@ -153,6 +146,50 @@ mod tests {
                 "no device has a user like amelei@example.com; did you mean amelie@example.com (1 device)?",
                 "no device has a hostname like db-*",
                 "no device has the OS windows",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_os_is_a_name_and_no_pattern() {
+        let any = Selector {
+            os: vec!["*".to_owned()],
+            ..Selector::default()
+        };
+        assert_eq!(unmatched(&any), ["no device has the OS *"]);
+    }
+
+    /// A text that a message must not quote can still meet a criterion.
+    #[test]
+    fn a_criterion_is_met_by_a_text_of_any_letters() {
+        let odd = Device {
+            os: "Plan 9".to_owned(),
+            user: "o'brien@example.com".to_owned(),
+            hostname: "odd one".to_owned(),
+            ..device(1, &[])
+        };
+        let of_odd = |os: &str, user: &str, hostname: &str| {
+            let selector = Selector {
+                os: vec![os.to_owned()],
+                users: vec![Glob::new(user)],
+                hostnames: vec![Glob::of_folded(hostname)],
+                ..Selector::default()
+            };
+            let unmatched = Unmatched::of(&selector, [&odd].into_iter());
+            unmatched
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert!(of_odd("plan 9", "o'brien@*", "odd *").is_empty());
+        // Near enough, and not quoted.
+        let unmet = of_odd("plan 8", "o'brian@example.com", "odd two");
+        assert_eq!(
+            unmet,
+            [
+                "no device has a user like o'brian@example.com",
+                "no device has a hostname like odd two",
+                "no device has the OS plan 8",
             ]
         );
     }
