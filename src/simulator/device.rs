@@ -34,7 +34,7 @@ pub(super) struct Device {
     pub os: String,
     /// `""` for external devices, hence a string.
     pub created: String,
-    /// Absent while connected, and if never online.
+    /// Absent if never online. Of a connected device, a switch decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
     pub connected_to_control: bool,
@@ -42,6 +42,8 @@ pub(super) struct Device {
     pub expires: Timestamp,
     pub authorized: bool,
     pub is_external: bool,
+    /// Absent if false, as in recorded answers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_ephemeral: bool,
     pub machine_key: String,
     pub node_key: String,
@@ -64,6 +66,10 @@ pub(super) struct Device {
     pub ssh_enabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distro: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth_client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub posture_status: Option<Value>,
     /// Fields without a meaning in the simulator, so that clients can be tried with new ones.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -116,7 +122,10 @@ impl Default for Device {
             client_connectivity: None,
             posture_identity: None,
             ssh_enabled: Some(false),
-            distro: None,
+            // Present though empty, in recorded answers.
+            distro: Some(Value::Object(Map::new())),
+            oauth_client_id: Some(String::new()),
+            posture_status: Some(Value::Object(Map::new())),
             other: Map::new(),
         }
     }
@@ -160,6 +169,8 @@ impl Device {
             posture_identity: None,
             ssh_enabled: None,
             distro: None,
+            oauth_client_id: None,
+            posture_status: None,
             ..self.clone()
         }
     }
@@ -189,9 +200,14 @@ impl Device {
     pub fn disconnect(&mut self, now: Timestamp) {
         if self.connected_to_control {
             self.connected_to_control = false;
-            self.last_seen = Some(now);
+            self.last_seen = Some(whole_second(now));
         }
     }
+}
+
+/// A time as the API sends `lastSeen`.
+pub(super) fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 /// Rewrites a name as the server does, measured live: `AC-Upper` → `ac-upper`, `under_score` →

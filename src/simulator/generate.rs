@@ -46,6 +46,8 @@ fn device(index: usize, rng: &mut Rng) -> Value {
     let connected = rng.u8(..10) < 8;
     // Keys of tagged devices do not expire by default.
     let expired = role.tag().is_none() && rng.u8(..10) == 0;
+    // As in recorded answers: a key that no longer expires keeps its former expiry.
+    let is_past = expired || role.tag().is_some();
     let mut device = json!({
         "id": id.to_string(),
         "nodeId": format!("n{id}CNTRL"),
@@ -59,7 +61,7 @@ fn device(index: usize, rng: &mut Rng) -> Value {
         "created": format!("2025-{:02}-{:02}T08:00:00Z", rng.u8(1..=12), rng.u8(1..=28)),
         // A device with an expired key cannot connect.
         "connectedToControl": connected && !expired,
-        "expires": if expired { "2025-12-31T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
+        "expires": if is_past { "2025-12-31T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
         "keyExpiryDisabled": role.tag().is_some(),
         // A few wait for device approval.
         "authorized": rng.u8(..20) > 0,
@@ -74,7 +76,13 @@ fn device(index: usize, rng: &mut Rng) -> Value {
     }
     let routes = role.routes(index);
     device["enabledRoutes"] = if rng.bool() { json!(routes) } else { json!([]) };
-    device["advertisedRoutes"] = json!(routes);
+    // A few have an approved route that they no longer advertise.
+    let is_advertised = index % 40 != 7;
+    device["advertisedRoutes"] = if is_advertised {
+        json!(routes)
+    } else {
+        json!([])
+    };
     if matches!(role, Role::Shared) {
         share_in(&mut device);
     }

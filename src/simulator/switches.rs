@@ -66,6 +66,8 @@ pub struct Switches {
     pub rate_limit: Option<RateLimit>,
     /// Whether a connected device has `lastSeen`, the time of the response. Both forms were seen live.
     pub connected_has_last_seen: bool,
+    /// Whether `isEphemeral` and `tags` are sent although they are false or empty. Recorded answers omit them.
+    pub sends_empty_fields: bool,
     /// Fields of devices, by nodeId, that responses show as these values and not as what they are: to try
     /// what a client does with a device that it cannot read.
     pub reported_as: BTreeMap<String, Map<String, Value>>,
@@ -156,7 +158,9 @@ impl Default for Switches {
             freed_name_seconds: 60,
             token_lifetime_seconds: 3600,
             rate_limit: None,
-            connected_has_last_seen: false,
+            // As in recorded answers.
+            connected_has_last_seen: true,
+            sends_empty_fields: false,
             reported_as: BTreeMap::new(),
             clock_ahead_seconds: 0,
         }

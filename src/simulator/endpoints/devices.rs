@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::call::Call;
 use crate::simulator::{
-    device::{Device, Record},
+    device::{Device, Record, whole_second},
     response::{Answer, Refusal, Reply},
     world::World,
 };
@@ -48,6 +49,8 @@ const FILTERS: &[&str] = &[
 struct View {
     details: bool,
     routes: bool,
+    /// The `lastSeen` of connected devices.
+    now: Option<Timestamp>,
 }
 
 impl View {
@@ -65,18 +68,27 @@ impl View {
         Ok(Self {
             details,
             routes: !withheld,
+            now: world
+                .switches
+                .connected_has_last_seen
+                .then(|| whole_second(world.now())),
         })
     }
 
     fn show(self, device: &Device) -> Cow<'_, Device> {
-        match self {
+        let mut shown = match self {
             Self { details: false, .. } => Cow::Owned(device.without_details()),
             Self { routes: false, .. } => Cow::Owned(device.without_routes()),
             Self {
                 details: true,
                 routes: true,
+                ..
             } => Cow::Borrowed(device),
+        };
+        if device.connected_to_control && self.now.is_some() {
+            shown.to_mut().last_seen = self.now;
         }
+        shown
     }
 }
 
@@ -117,17 +129,17 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::json(&json!({ "devices": devices })))
 }
 
-/// Whether no switch changes what responses show of a device.
+/// Whether no switch changes the fields that responses have.
 fn shows_as_is(world: &World) -> bool {
-    world.switches.reported_as.is_empty() && !world.switches.connected_has_last_seen
+    world.switches.reported_as.is_empty() && !world.switches.sends_empty_fields
 }
 
 /// A device as the switches show it.
 fn reported(world: &World, device: &Device) -> Value {
     let mut json = json!(device);
-    if world.switches.connected_has_last_seen && device.connected_to_control {
-        // In whole seconds, as the live API sends it.
-        json["lastSeen"] = json!(format!("{:.0}", world.now()));
+    if world.switches.sends_empty_fields {
+        json["isEphemeral"] = json!(device.is_ephemeral);
+        json["tags"] = json!(device.tags);
     }
     let changed = world.switches.reported_as.get(&device.node_id);
     for (field, value) in changed.into_iter().flatten() {
@@ -148,6 +160,8 @@ fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
     filters.iter().all(|(name, wanted)| match &json[name] {
         Value::Array(items) => items.iter().any(|item| item == wanted),
         Value::Bool(flag) => wanted.parse() == Ok(*flag),
+        // The API omits what is false.
+        Value::Null => wanted == "false",
         other => other == wanted,
     })
 }

@@ -20,7 +20,18 @@ async fn list_omits_the_fields_that_the_api_omits() {
     let [router, laptop, runner, shared] = &all["devices"].as_array().unwrap()[..] else {
         panic!("expected 4 devices, found {all:#}");
     };
-    assert_eq!(router.get("lastSeen"), None, "it is connected");
+    assert!(
+        !router["lastSeen"].as_str().unwrap().contains('.'),
+        "the time of the answer, in whole seconds"
+    );
+    assert_eq!(router.get("isEphemeral"), None, "it is false");
+    assert_eq!(runner["isEphemeral"], true);
+    for field in ["oauthClientId", "tailnetLockError", "tailnetLockKey"] {
+        assert_eq!(router[field], "", "{field}");
+    }
+    for field in ["distro", "postureStatus"] {
+        assert_eq!(router[field], json!({}), "{field}");
+    }
     assert_eq!(laptop["lastSeen"], "2026-01-20T12:00:00Z");
     assert_eq!(
         laptop.get("tags"),
@@ -35,6 +46,17 @@ async fn list_omits_the_fields_that_the_api_omits() {
     assert_eq!(shared["isExternal"], true);
     assert_eq!(router["advertisedRoutes"], json!(["10.0.0.0/16"]));
     assert_eq!(router.get("attributes"), None, "no list has attributes");
+
+    // The other form that was seen live.
+    api.simulator.switch(|switches| {
+        switches.connected_has_last_seen = false;
+        switches.sends_empty_fields = true;
+    });
+    let all = api.get("tailnet/example.com/devices?fields=all").await;
+    let router = &all["devices"][0];
+    assert_eq!(router.get("lastSeen"), None, "it is connected");
+    assert_eq!(router["isEphemeral"], false);
+    assert_eq!(all["devices"][1]["tags"], json!([]));
 
     let some = api.get("tailnet/-/devices").await;
     assert_eq!(some["devices"][0].get("advertisedRoutes"), None);
