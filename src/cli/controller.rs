@@ -35,6 +35,10 @@ pub(super) struct ControllerArgs {
     /// The address on which the controller serves /healthz, /readyz and /metrics.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Serve the number of matched devices of each policy as a metric, for at most this many policies. Each is a
+    /// time series with the policy's namespace and name.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    policy_metrics: usize,
     /// The address on which the controller receives Tailscale's webhooks: POST /webhook/NAME for the
     /// TailscaleTailnet NAME, if its Secret has the key webhook_secret [default: none].
     #[arg(long, value_name = "ADDRESS")]
@@ -72,6 +76,7 @@ impl Default for ControllerArgs {
             policy_namespaces: Vec::new(),
             invites: false,
             listen: default_listen(),
+            policy_metrics: 0,
             webhook_listen: None,
             service_account: None,
             tailnet_from_env: false,
@@ -103,6 +108,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
         policy_namespaces: args.policy_namespaces,
         invites: args.invites,
         listen: Some(args.listen),
+        policy_metrics: args.policy_metrics,
         webhook_listen: args.webhook_listen,
         service_account: args.service_account,
         lease: Timings::of_lease(args.lease_duration),

@@ -69,7 +69,8 @@ pub async fn run(
     let vital = Vital::start().map_err(StartError::Thread)?;
     let electing_client = vital.client(config.clone()).map_err(unusable)?;
     let client = Client::try_from(config).map_err(unusable)?;
-    let (metrics, readiness) = <(Arc<Metrics>, Arc<Readiness>)>::default();
+    let metrics = Arc::new(Metrics::new(options.policy_metrics));
+    let readiness = Arc::<Readiness>::default();
     // Both outlive `stop`: probes are answered and the lease is held until the requests in flight
     // have ended.
     let (serving, electing) = (CancellationToken::new(), CancellationToken::new());

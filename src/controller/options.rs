@@ -19,6 +19,8 @@ pub struct Options {
     pub invites: bool,
     /// The address for health and metrics; `None`: not served.
     pub listen: Option<SocketAddr>,
+    /// The number of policies that metrics name.
+    pub policy_metrics: usize,
     /// The address for webhooks of Tailscale; `None`: not served.
     pub webhook_listen: Option<SocketAddr>,
     /// The controller's own service account, for workload identity; `None`: not known.

@@ -37,6 +37,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         invites: false,
         // The port may be in use on a person's machine.
         listen: None,
+        policy_metrics: 0,
         webhook_listen: None,
         service_account: None,
         lease: Timings::default(),

@@ -1,4 +1,5 @@
-//! The metrics of the controller. Labels are bounded: no names of policies or devices.
+//! The metrics of the controller. Labels are bounded: no names of devices, and none of policies unless an operator
+//! asks for some ([`super::policy_metrics`]).
 
 use std::{
     collections::HashMap,
@@ -12,6 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::policy_metrics::PolicyMetrics;
 use crate::{
     api::conditions::READY,
     plan::{Difference, Field, PolicyKey},
@@ -33,6 +35,7 @@ pub struct Metrics {
     flapping: Family<TailnetLabels, Gauge>,
     unreadable: Family<TailnetLabels, Gauge>,
     readiness: Family<ReadinessLabels, Gauge>,
+    by_policy: PolicyMetrics,
     /// The labels under which each policy is counted.
     counted: Mutex<HashMap<PolicyKey, ReadinessLabels>>,
 }
@@ -63,6 +66,14 @@ struct ReadinessLabels {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+impl Metrics {
+    /// All metrics, with series for at most so many policies.
+    #[must_use]
+    pub fn new(policies: usize) -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("tsdp")),
             requests: Family::default(),
@@ -75,14 +86,13 @@ impl Default for Metrics {
             flapping: Family::default(),
             unreadable: Family::default(),
             readiness: Family::default(),
+            by_policy: PolicyMetrics::new(policies),
             counted: Mutex::default(),
         };
         metrics.register();
         metrics
     }
-}
 
-impl Metrics {
     fn register(&self) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let name = "api_requests";
@@ -115,6 +125,7 @@ impl Metrics {
         registry.register("unreadable_devices", help, self.unreadable.clone());
         let help = "Policies, by the reason of their Ready condition";
         registry.register("policies_ready", help, self.readiness.clone());
+        self.by_policy.register(&mut registry);
     }
 
     /// All metrics as `OpenMetrics` text.
@@ -201,9 +212,15 @@ impl Metrics {
         self.count_policy(key, labels);
     }
 
+    /// The number of devices that a policy matches.
+    pub(in crate::controller) fn policy_matches(&self, key: &PolicyKey, devices: u32) {
+        self.by_policy.set(key, devices.into());
+    }
+
     /// A policy is gone.
     pub(in crate::controller) fn policy_gone(&self, key: &PolicyKey) {
         self.count_policy(key, None);
+        self.by_policy.remove(key);
     }
 
     fn count_policy(&self, key: &PolicyKey, now: Option<ReadinessLabels>) {

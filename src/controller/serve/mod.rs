@@ -3,4 +3,5 @@
 pub(super) mod health;
 mod http_server;
 pub(super) mod metrics;
+mod policy_metrics;
 pub(super) mod webhook;

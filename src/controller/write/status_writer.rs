@@ -112,9 +112,12 @@ impl StatusWriter {
         let new = status::of_policy(old, report, &self.tailnet, Timestamp::now());
         // Before the comparison: after a restart the metrics are empty, and the status may be up to
         // date.
-        self.objects
-            .metrics()
-            .policy_ready(&self.tailnet, key, &new.conditions);
+        let metrics = self.objects.metrics();
+        metrics.policy_ready(&self.tailnet, key, &new.conditions);
+        // Unknown is not zero: the last number stays.
+        if let Some(devices) = new.matched_devices {
+            metrics.policy_matches(key, devices);
+        }
         if new != *old {
             let (api, over) = (
                 self.objects.policy_api(key),

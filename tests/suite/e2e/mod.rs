@@ -28,6 +28,7 @@ mod leaders;
 mod left_alone;
 mod limits;
 mod main_path;
+mod metrics;
 mod outages;
 mod permissions;
 mod scopes;
