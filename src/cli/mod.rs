@@ -15,6 +15,7 @@ mod export;
 mod git;
 mod guardrails;
 pub mod manifests;
+mod no_device;
 mod output;
 mod plan;
 mod policies;
@@ -216,7 +217,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]
         Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
-        Command::Validate(args) => return validate::run(&args),
+        Command::Validate(args) => return runtime()?.block_on(validate::run(&args)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,7 @@ pub enum Endpoint {
     PatchAttributes,
     DeviceInvites,
     CreateDeviceInvite,
+    TagOwners,
     Token,
     TokenExchange,
 }
@@ -44,6 +45,7 @@ impl Endpoint {
             Self::PatchAttributes => "patch_attributes",
             Self::DeviceInvites => "device_invites",
             Self::CreateDeviceInvite => "create_device_invite",
+            Self::TagOwners => "tag_owners",
             Self::Token => "token",
             Self::TokenExchange => "token_exchange",
         }
@@ -68,6 +70,7 @@ impl Endpoint {
             Self::SetAttribute | Self::DeleteAttribute | Self::PatchAttributes => {
                 "the scope devices:posture_attributes"
             }
+            Self::TagOwners => "the scope policy_file:read",
             Self::Token | Self::TokenExchange => "the scope of the requests that the token is for",
         }
     }
@@ -82,6 +85,7 @@ impl Endpoint {
                 | Self::Routes
                 | Self::Attributes
                 | Self::DeviceInvites
+                | Self::TagOwners
                 | Self::Token
                 | Self::TokenExchange
         )
@@ -99,6 +103,7 @@ impl Endpoint {
                 | Self::Attributes
                 | Self::DeviceInvites
                 | Self::CreateDeviceInvite
+                | Self::TagOwners
                 | Self::Token
                 | Self::TokenExchange
         )

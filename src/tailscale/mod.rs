@@ -233,6 +233,13 @@ impl Client {
         scopes.map(|scopes| scopes.missing()).unwrap_or_default()
     }
 
+    /// The tags that the tailnet's policy file defines: the keys of `tagOwners`.
+    pub async fn tag_owners(&self) -> Result<BTreeSet<String>, Error> {
+        let path = ["tailnet", &self.inner.tailnet, "acl"];
+        let request = Request::new(Endpoint::TagOwners, Method::GET, path);
+        wire::tag_owners(&self.send(&request).await?)
+    }
+
     /// One device, as the list shows it.
     pub async fn device(&self, id: &NodeId) -> Result<Device, Error> {
         let path = ["device", id.as_str()];

@@ -2,7 +2,11 @@
 
 use std::{convert::Infallible, error::Error as _, sync::Arc, time::Duration};
 
-use reqwest::{RequestBuilder, Response, Url, header::CONTENT_TYPE, redirect};
+use reqwest::{
+    RequestBuilder, Response, Url,
+    header::{ACCEPT, CONTENT_TYPE},
+    redirect,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -209,6 +213,10 @@ impl Transport {
             .http
             .request(request.method.clone(), request.url(&self.base))
             .timeout(timeout);
+        // Without it, the policy file arrives with comments (HuJSON).
+        if request.endpoint == Endpoint::TagOwners {
+            builder = builder.header(ACCEPT, "application/json");
+        }
         if let Some(token) = bearer {
             builder = builder.bearer_auth(token.expose_secret());
         }

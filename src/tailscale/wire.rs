@@ -5,7 +5,11 @@
 //! (docs/decisions/0027). Any other wrong shape is an error with its path: an empty list would mean that every
 //! device is gone.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -143,6 +147,22 @@ pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
         life: Duration::from_secs(seconds),
         scopes: token.scope.as_deref().map(Scopes::parse),
     })
+}
+
+/// The tags that a policy file defines. The API takes the name of the section in any case, as its parser does.
+pub(super) fn tag_owners(answer: &Answer) -> Result<BTreeSet<String>, Error> {
+    let file: BTreeMap<String, Value> =
+        parse(&answer.body).map_err(|mismatch| answer.mismatched(&mismatch))?;
+    let sections = file.into_iter();
+    let mut owners = sections.filter(|(name, _)| name.eq_ignore_ascii_case("tagOwners"));
+    match owners.next() {
+        None | Some((_, Value::Null)) => Ok(BTreeSet::new()),
+        Some((_, Value::Object(owners))) => Ok(owners.into_iter().map(|(tag, _)| tag).collect()),
+        Some(_) => {
+            let mismatch = Mismatch::new("expected an object").within("tagOwners");
+            Err(answer.mismatched(&mismatch))
+        }
+    }
 }
 
 /// The body that sets and deletes attributes of many devices.

@@ -66,11 +66,17 @@ pub enum Code {
     MissingTailnet,
     /// A guardrail of the tailnet denies it.
     NotAllowed,
+    /// No device of the tailnet matches.
+    NoDevice,
+    /// Several devices of the tailnet have the name.
+    AmbiguousDevice,
+    /// Neither a device of the tailnet nor its policy file has the tag.
+    UnknownTag,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Unreadable,
         Self::Syntax,
         Self::DuplicateKey,
@@ -82,6 +88,9 @@ impl Code {
         Self::Conflict,
         Self::MissingTailnet,
         Self::NotAllowed,
+        Self::NoDevice,
+        Self::AmbiguousDevice,
+        Self::UnknownTag,
     ];
 
     /// The code in the output.
@@ -99,6 +108,9 @@ impl Code {
             Self::Conflict => "conflict",
             Self::MissingTailnet => "missing-tailnet",
             Self::NotAllowed => "not-allowed",
+            Self::NoDevice => "no-device",
+            Self::AmbiguousDevice => "ambiguous-device",
+            Self::UnknownTag => "unknown-tag",
         }
     }
 
@@ -117,6 +129,9 @@ impl Code {
             Self::Conflict => "Two policies conflict.",
             Self::MissingTailnet => "The tailnet of an object is not among the manifests.",
             Self::NotAllowed => "A guardrail of the tailnet denies it.",
+            Self::NoDevice => "No device of the tailnet matches.",
+            Self::AmbiguousDevice => "Several devices of the tailnet have the name.",
+            Self::UnknownTag => "Neither a device of the tailnet nor its policy file has the tag.",
         }
     }
 }

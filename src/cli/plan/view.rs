@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use crate::{
     cli::{
+        no_device::why_no_device,
         snapshot::Snapshot,
         table::{self, Style},
     },
     model::{NodeId, counted},
     plan::{
-        Binding, DeviceIndex, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey,
-        ReleasedSetting, TailnetPlan, Target, Unmatched,
+        Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, ReleasedSetting, TailnetPlan,
     },
 };
 
@@ -322,54 +322,4 @@ fn not_allowed(forbidden: &Forbidden) -> String {
         ""
     };
     format!("not allowed: {forbidden}{hint}")
-}
-
-fn no_match(target: &Target, fleet: &DeviceIndex) -> String {
-    let unmatched = match target {
-        Target::Selector(selector) => Unmatched::of(selector, fleet.devices()),
-        // A policy for one device has a reason of its own.
-        Target::Device(_) => Vec::new(),
-    };
-    let why: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
-    match why.join("; ") {
-        why if why.is_empty() => "no device matches its deviceSelector".to_owned(),
-        why => format!("no device matches its deviceSelector: {why}"),
-    }
-}
-
-/// Why a policy targets no device.
-fn why_no_device(target: &Target, binding: &Binding, fleet: &DeviceIndex) -> Option<String> {
-    let named = match target {
-        Target::Device(target) => target.identity.to_string(),
-        Target::Selector(_) => String::new(),
-    };
-    Some(match binding {
-        Binding::Device(_) => return None,
-        // A selector need not match anything, but a policy without a device is probably a mistake.
-        Binding::Selector(nodes) if !nodes.is_empty() => return None,
-        Binding::Selector(_) => no_match(target, fleet),
-        Binding::NotFound => format!("no device has the {named}"),
-        Binding::Missing(node) => {
-            format!("the list of devices lacks {node}, the bound device with the {named}")
-        }
-        Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),
-        Binding::Ambiguous(nodes) => {
-            let ids: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-            format!(
-                "several devices have the {named}. Set spec.device.nodeId to one of {}",
-                ids.join(", ")
-            )
-        }
-        Binding::Unreadable { node, fields } => {
-            format!("{node} has the {named} now, but its owner cannot be read ({fields})")
-        }
-        Binding::IdentityChanged { bound, found, .. } if bound == found => format!(
-            "{bound}, the bound device with the {named}, now belongs to someone else, who has signed in on it. \
-             Set spec.device.nodeId to {found} if that is right"
-        ),
-        Binding::IdentityChanged { bound, found, .. } => format!(
-            "{bound} is gone, and {found} of another owner now has the {named}. Set \
-             spec.device.nodeId to {found} if it is the right device"
-        ),
-    })
 }

@@ -1,9 +1,10 @@
-//! `tsdp validate`: checks manifests without a cluster.
+//! `tsdp validate`: checks manifests without a cluster, and if asked to also against the tailnet.
 
 #![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
 
 mod github;
 mod json;
+mod online;
 mod outcome;
 mod sarif;
 mod set;
@@ -19,37 +20,43 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::{
-    manifests::{self, Diagnostic, Severity},
+    connection::CREDENTIAL_HELP,
+    manifests::{self, Severity},
     output::{self, Color},
     process::AnyError,
 };
 use crate::{controller, model::counted};
+use online::OnlineArgs;
 use outcome::Outcome;
 
 /// Checks manifests as the API server would, and together.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "tsdp validate [OPTIONS] -f <PATH>...",
-    after_help = "\
+    after_help = format!("\
 Reports all errors at once: invalid YAML, unknown fields, and violations of the schemas and rules of the
 resources. Also reports errors between objects: duplicate objects, conflicts between policies, settings that
 the guardrails of a tailnet in the same manifests deny (allowedPolicies, with the labels of Namespace objects
 there), and missing tailnets. Ignores objects of other kinds. Needs neither a cluster nor a credential, and
-sends nothing.
+sends nothing. With --online, it then reads the tailnet and warns about devices, selectors and tags without a
+match there.
 
 Reads YAML as kubectl does: on is true, and 0777 is 511. Quote such values to get strings.
 
 Exit codes:
   0  the manifests are valid, maybe with warnings
-  1  the manifests are not valid
+  1  the manifests are not valid, or with --online the tailnet cannot be read
+
+{CREDENTIAL_HELP}
 
 Examples:
   tsdp validate -f policies/                         check a folder with its subfolders
   tsdp validate -f tailnet.yaml -f network.yaml      check two files together
   kustomize build overlays/fra | tsdp validate -f -  check the output of a program
   tsdp validate -f policies/ -o github               annotate a pull request, in GitHub Actions
-  tsdp validate -f policies/ -o sarif > tsdp.sarif   for code scanning, for example in GitHub"
-)]
+  tsdp validate -f policies/ -o sarif > tsdp.sarif   for code scanning, for example in GitHub
+  tsdp validate -f policies/ --online                also compare them with the tailnet"
+))]
 pub(super) struct ValidateArgs {
     /// The manifests to check: a file, a folder with all YAML and JSON files in it, or - for standard input.
     /// May be repeated.
@@ -75,6 +82,9 @@ pub(super) struct ValidateArgs {
     /// When to color the text.
     #[arg(long, default_value = "auto", value_name = "WHEN")]
     color: Color,
+    // Last: the heading of the connection applies to all arguments that follow.
+    #[command(flatten)]
+    online: OnlineArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -90,10 +100,21 @@ enum Format {
 }
 
 /// Checks the manifests, and prints the diagnostics to stdout and the totals to stderr.
-pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
+pub(super) async fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
     // One time for all checks: an expiry must not pass between two of them.
-    let outcome = check(&paths, args, Timestamp::now());
+    let now = Timestamp::now();
+    let mut outcome = check(&paths, args, now);
+    let mut unread = None;
+    // The tailnet says nothing useful about manifests that no API server accepts.
+    if args.online.online && outcome.valid() {
+        let own = &args.controller_namespace;
+        match online::check(&outcome.manifests, &args.online, own, now).await {
+            Ok(warnings) => outcome.add(warnings),
+            // After the warnings of the manifests themselves, which must not be lost.
+            Err(error) => unread = Some(error),
+        }
+    }
     let message = match args.output {
         Format::Text => text::render(&outcome.diagnostics, args.color.is_on()),
         Format::Json => json::render(&outcome)?,
@@ -103,6 +124,9 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     output::print(&message)?;
     // A closed stderr must not change the exit code.
     let _ = writeln!(io::stderr(), "{}", summary(&outcome));
+    if let Some(error) = unread {
+        return Err(error);
+    }
     Ok(if outcome.valid() {
         ExitCode::SUCCESS
     } else {
@@ -113,12 +137,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
 fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Outcome {
     let (manifests, mut diagnostics) = manifests::read(paths, &args.namespace);
     diagnostics.extend(set::check(&manifests, &args.controller_namespace, now));
-    // By place and not by check, as an author reads the file from its start.
-    diagnostics.sort_by_key(Diagnostic::order);
-    Outcome {
-        manifests,
-        diagnostics,
-    }
+    Outcome::new(manifests, diagnostics)
 }
 
 fn summary(outcome: &Outcome) -> String {

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{DeviceRule, Rule};
-use crate::model::Device;
+use crate::{model::Device, plan::Selector};
 
 /// The guardrails of a tailnet. By default there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +47,11 @@ impl Guardrails {
             suspended,
             ..self
         }
+    }
+
+    /// The selectors of the devices that no policy may change, in the order of the manifest.
+    pub fn protected(&self) -> impl Iterator<Item = &Selector> {
+        self.protected.iter().map(|guarded| &guarded.selector)
     }
 
     /// Whether all policies are suspended.

@@ -16,6 +16,7 @@ mod shell;
 mod tailnet;
 mod terraform;
 mod validate;
+mod validate_online;
 mod yaml;
 
 use std::{

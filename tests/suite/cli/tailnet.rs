@@ -105,6 +105,16 @@ impl Tailnet {
         .await
     }
 
+    /// A tailnet with a policy file of its own.
+    pub async fn with_policy_file(devices: Vec<Value>, policy_file: &str) -> Self {
+        Self::with(simulator::Options {
+            devices,
+            policy_file: Some(policy_file.to_owned()),
+            ..simulator::Options::default()
+        })
+        .await
+    }
+
     /// The tailnet of the demo, with owners for the tags of its policies.
     pub async fn demo() -> Self {
         Self::with(simulator::Options {

@@ -15,6 +15,7 @@ use crate::{
     cli::manifests::{
         Code, Diagnostic, Document, FieldPath, LoadedPolicy, Located, Manifests, Severity,
     },
+    plan::Admission,
 };
 
 /// All errors between the objects. `now` decides which expiries have passed.
@@ -27,14 +28,28 @@ pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) 
     }
     let mut diagnostics = missing_tailnets(manifests);
     for (tailnet, policies) in by_tailnet {
-        let mut tailnets = manifests.tailnets.iter();
-        let tailnet = tailnets.find(|it| name(it) == tailnet);
+        let tailnet = self::tailnet(manifests, tailnet);
         let admission = guardrails::of(tailnet, manifests, controller_namespace);
         diagnostics.extend(guardrails::check(&policies, &admission, tailnet));
         diagnostics.extend(conflicts::check(&policies, &admission, now));
     }
     diagnostics.extend(guardrails::unreadable(manifests, controller_namespace));
     diagnostics
+}
+
+/// The guardrails of a tailnet of the manifests.
+pub fn admission(manifests: &Manifests, tailnet: &str, controller_namespace: &str) -> Admission {
+    let located = self::tailnet(manifests, tailnet);
+    guardrails::of(located, manifests, controller_namespace)
+}
+
+/// A tailnet of the manifests.
+pub fn tailnet<'a>(
+    manifests: &'a Manifests,
+    wanted: &str,
+) -> Option<&'a Located<TailscaleTailnet>> {
+    let mut tailnets = manifests.tailnets.iter();
+    tailnets.find(|it| name(it) == wanted)
 }
 
 /// Objects whose tailnet is missing. Reports nothing if there is no tailnet at all: then the tailnets are

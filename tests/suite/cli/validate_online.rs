@@ -1,0 +1,154 @@
+//! `tsdp validate --online`: manifests are compared with a tailnet.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tsdp::simulator::{FaultKind, FaultSpec};
+
+use super::tailnet::{API_KEY, Ran, Tailnet};
+
+const TAILNET: &str = "\
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleTailnet
+metadata: {name: default}
+spec:
+  credentialsSecret: {name: tailscale}
+  allowedPolicies: [{}]
+  protectedDevices: [{tags: [\"tag:server\"]}, {tags: [\"tag:severs\"]}]
+";
+
+const POLICIES: &str = "\
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleDevicePolicy
+metadata: {name: typo, namespace: network}
+spec: {device: {hostname: fra-ruter}, authorized: true}
+---
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleDevicePolicy
+metadata: {name: twins, namespace: network}
+spec: {device: {hostname: twin}, authorized: true}
+---
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleDevicePolicy
+metadata: {name: servers, namespace: network}
+spec:
+  deviceSelector: {tags: [\"tag:servers\"], os: [linux]}
+  tags: [\"tag:servers\", \"tag:future\", \"tag:server\"]
+---
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleDevicePolicy
+metadata: {name: fine, namespace: network}
+spec: {device: {hostname: fra-router}, authorized: true}
+";
+
+/// A router, two devices of one name, and two servers; `tag:future` is defined and not used yet.
+async fn tailnet() -> Tailnet {
+    let device = |node: &str, hostname: &str, tags: &[&str]| -> Value {
+        json!({
+            "nodeId": node, "hostname": hostname, "name": format!("{node}.example.ts.net"), "os": "linux",
+            "user": "amelie@example.com", "tags": tags, "authorized": true,
+        })
+    };
+    let tailnet = Tailnet::with_policy_file(
+        vec![
+            device("n1CNTRL", "fra-router", &[]),
+            device("n2CNTRL", "twin", &[]),
+            device("n3CNTRL", "twin", &[]),
+            device("n4CNTRL", "web-1", &["tag:server"]),
+            device("n5CNTRL", "web-2", &["tag:server"]),
+        ],
+        r#"{"tagOwners": {"tag:server": ["autogroup:admin"], "tag:future": ["autogroup:admin"]}}"#,
+    )
+    .await;
+    fs::write(tailnet.path("policies.yaml"), POLICIES).unwrap();
+    fs::write(tailnet.path("tailnet.yaml"), TAILNET).unwrap();
+    tailnet
+}
+
+const ONLINE: [&str; 6] = [
+    "validate",
+    "-f",
+    "policies.yaml",
+    "-f",
+    "tailnet.yaml",
+    "--online",
+];
+
+#[tokio::test]
+async fn what_the_tailnet_does_not_have_is_a_warning() {
+    let tailnet = tailnet().await;
+    let ran = tailnet.run(&ONLINE).await;
+    insta::assert_snapshot!(ran.err, @"");
+    insta::assert_snapshot!(ran.ok(), @"");
+    // One list, and the policy file because a tag is on no device. Nothing is sent.
+    assert_eq!(
+        tailnet.requests(),
+        ["GET /tailnet/-/devices?fields=all", "GET /tailnet/-/acl"]
+    );
+    // Without the flag, nothing is read.
+    let offline = tailnet.run(&ONLINE[..5]).await;
+    assert_eq!(offline.ok(), "");
+    assert!(tailnet.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_policy_file_that_cannot_be_read_is_no_error() {
+    let tailnet = tailnet().await;
+    let fault = FaultSpec {
+        path: Some("/api/v2/tailnet/*/acl".to_owned()),
+        status: Some(403),
+        body: Some(json!({"message": "calling actor does not have enough permissions"})),
+        ..FaultSpec::new(FaultKind::Status)
+    };
+    tailnet.simulator.inject(fault).unwrap();
+    let out = tailnet.run(&ONLINE).await.ok();
+    for tag in ["tag:servers", "tag:future"] {
+        let text = format!("no device has {tag}, and the policy file cannot be read");
+        assert!(out.contains(&text), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_manifests_and_unreadable_tailnets_are_errors() {
+    let tailnet = tailnet().await;
+    let bad = POLICIES.replace("authorized: true", "authorised: true");
+    fs::write(tailnet.path("bad.yaml"), bad).unwrap();
+    let ran = tailnet
+        .run(&["validate", "-f", "bad.yaml", "--online"])
+        .await;
+    let out = ran.with_code(1);
+    assert!(
+        out.contains("unknown-field") && !out.contains("no-device"),
+        "{out}"
+    );
+    assert!(
+        tailnet.requests().is_empty(),
+        "an invalid manifest needs no tailnet"
+    );
+
+    let mut refused = tailnet.tsdp(&ONLINE);
+    refused.env("TAILSCALE_API_KEY", API_KEY.replace("cli", "old"));
+    let refused = Ran::from(refused.output().await.unwrap());
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert!(
+        refused.err.contains("valid (5 objects in 2 files)"),
+        "{}",
+        refused.err
+    );
+    assert!(refused.err.contains("API token invalid"), "{}", refused.err);
+
+    let other = POLICIES.replace(
+        "spec: {device: {hostname: twin}",
+        "spec: {tailnetRef: {name: lab}, device: {hostname: twin}",
+    );
+    fs::write(tailnet.path("policies.yaml"), other).unwrap();
+    let ran = tailnet.run(&ONLINE).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("--tailnet-ref"), "{}", ran.err);
+    let chosen = [&ONLINE[..], &["--tailnet-ref", "default"]].concat();
+    let out = tailnet.run(&chosen).await.ok();
+    assert!(
+        out.contains("fra-ruter") && !out.contains("ambiguous-device"),
+        "{out}"
+    );
+}
