@@ -110,12 +110,13 @@ pub struct TailscaleDevicePolicyStatus {
     )]
     pub devices: Vec<DeviceStatus>,
 
-    /// The pending changes, at most 20.
+    /// The declared values that do not hold now, at most 20, each with its cause: changes, and values that
+    /// another policy overrides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub pending: Vec<PendingChange>,
 
-    /// The exact number of pending changes.
+    /// The exact number of declared values that do not hold now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
@@ -342,7 +343,8 @@ pub struct PendingChange {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 
-    /// Why the controller holds the change, and what releases it. Absent: the change is not held.
+    /// Why the value does not hold: why the controller holds the change and what releases it, what the change
+    /// waits for, or which policy overrides it. Absent: the change is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
 }

@@ -92,7 +92,7 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
     are_still_planned && !waits && is_same_call
 }
 
-fn authorizes(change: &Change) -> bool {
+pub(in crate::plan) fn authorizes(change: &Change) -> bool {
     let authorized = SettingValue::Authorized(true);
     matches!(change, Change::Setting { after, .. } if *after == authorized)
 }

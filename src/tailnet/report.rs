@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::UnreadableDevices,
-    plan::{Binding, Forbidden, Mode, OwnedRecord, PolicyRecord},
+    plan::{Binding, Difference, Forbidden, Mode, OwnedRecord, PolicyRecord},
     tailscale::Ability,
 };
 
@@ -61,6 +61,8 @@ pub enum State {
         named: String,
         /// The result of the lookup.
         binding: Binding,
+        /// The differences of a bound device on which someone else has signed in.
+        differences: Vec<Difference>,
     },
     /// It manages a device.
     Bound(Box<DeviceReport>),

@@ -1,11 +1,11 @@
 //! What is reported of the devices of a policy with a selector.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::DeviceReport;
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Difference, ExpressionError, Unmatched},
+    plan::{Conflict, Difference, ExpressionError, Field, Unmatched},
 };
 
 /// The number of devices and differences that a report details; its totals are exact.
@@ -32,6 +32,12 @@ pub struct SelectorReport {
     pub details: Vec<DeviceReport>,
     /// Some differences, in the order of the devices.
     pub differences: Vec<Difference>,
+    /// Why some of these are not sent although nothing holds them, by device and field.
+    pub waits: BTreeMap<(NodeId, Field), String>,
+    /// Some overridden fields, each with its device and the name of the device.
+    pub overridden: Vec<(NodeId, String, Conflict)>,
+    /// The number of overridden fields.
+    pub overridden_total: usize,
     /// The number of differences.
     pub out_of_sync: usize,
     /// Attributes that are no longer desired, as their expiry has passed.

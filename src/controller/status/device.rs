@@ -1,5 +1,7 @@
 //! The state of one device: that of a policy that names it, and the details of one with a selector.
 
+use std::collections::BTreeSet;
+
 use super::{
     conditions::SyncState,
     ready_state::{ReadyState, failed},
@@ -7,7 +9,8 @@ use super::{
 };
 use crate::{
     api::{APPROVE, DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
-    plan::{ConflictKind, Difference, Field, Hold},
+    model::NodeId,
+    plan::{Conflict, ConflictKind, Difference, Field, Hold, Why},
     tailnet::{DETAILS, DeviceReport, Failure, Retry},
 };
 
@@ -22,12 +25,19 @@ const CAUSES: [fn(&DeviceReport) -> Option<ReadyState>; 7] = [
     dependent,
 ];
 
-/// The first cause determines the state.
+/// The first cause determines the state, and the message names all of them.
 pub(super) fn ready_state(report: &DeviceReport) -> ReadyState {
-    let mut causes = CAUSES.iter();
-    causes
-        .find_map(|cause| cause(report))
-        .unwrap_or_else(|| as_declared(report))
+    let causes = CAUSES.iter().filter_map(|cause| cause(report));
+    first_with_others(causes).unwrap_or_else(|| as_declared(report))
+}
+
+/// The first of several causes with the others beside it. Work in progress is no cause beside another one.
+pub(super) fn first_with_others(
+    mut causes: impl Iterator<Item = ReadyState>,
+) -> Option<ReadyState> {
+    let first = causes.next()?;
+    let others = causes.filter(|other| other.reason() != Reason::Progressing);
+    Some(others.fold(first, ReadyState::beside))
 }
 
 /// Whether the device is as its policies declare, as far as is known.
@@ -110,17 +120,37 @@ fn about_to_be_deleted(report: &DeviceReport) -> Option<ReadyState> {
     deleting(&report.differences)
 }
 
-/// Nothing keeps the device itself from being in sync.
-fn dependent(report: &DeviceReport) -> Option<ReadyState> {
-    let change = &report.differences.first()?.change;
-    Some(ReadyState::retrying(
-        Reason::DependencyNotReady,
-        format!(
-            "{}: {change} waits until the settings of the device's other policies are in sync. Check \
-             those of them that are held, suspended or failing.",
-            called(report)
+/// A change waits that neither is held nor fails.
+pub(super) fn dependent(report: &DeviceReport) -> Option<ReadyState> {
+    let fails = |field: &Field| {
+        let mut failures = report.failures.iter();
+        failures.any(|(of, _)| of.as_ref() == Some(field))
+    };
+    let open = report.differences.iter().filter(|it| it.hold.is_none());
+    let mut waiting = open.filter(|it| {
+        let field = it.change.field();
+        // About to be deleted: another cause says it.
+        !fails(&field) && field != Field::DeleteInactive
+    });
+    let reason = |difference: &Difference| {
+        let field = difference.change.field();
+        let mut waits = report.waits.iter();
+        waits.find_map(|(of, why)| (*of == field).then(|| why.clone()))
+    };
+    let first = waiting.clone().next()?;
+    let known = waiting.find_map(|it| Some((&it.change, reason(it)?)));
+    let message = match known {
+        Some((change, why)) => format!("{}: {change} is not sent: {why}.", called(report)),
+        // It is under way.
+        None if report.working => return None,
+        None => format!(
+            "{}: {} waits until the settings of the device's other policies are in sync. Check those of them \
+             that are held, suspended or failing.",
+            called(report),
+            first.change
         ),
-    ))
+    };
+    Some(ReadyState::retrying(Reason::DependencyNotReady, message))
 }
 
 fn as_declared(report: &DeviceReport) -> ReadyState {
@@ -144,14 +174,31 @@ pub(super) fn deleting(differences: &[Difference]) -> Option<ReadyState> {
     ))
 }
 
-/// The first difference that is held, and what releases it.
-pub(super) fn held(report: &DeviceReport) -> Option<ReadyState> {
+/// Why differences are held, and what releases them.
+fn held(report: &DeviceReport) -> Option<ReadyState> {
+    first_with_others(holds(report).into_iter().map(|(_, state)| state))
+}
+
+/// Each reason for which differences are held once, the most severe first.
+pub(super) fn holds(report: &DeviceReport) -> Vec<(String, ReadyState)> {
+    let mut reasons: BTreeSet<String> = BTreeSet::new();
+    let mut states = Vec::new();
+    for difference in &report.differences {
+        if let Some(hold) = &difference.hold
+            && reasons.insert(hold.to_string())
+        {
+            states.push((hold.to_string(), held_by(report, difference, hold)));
+        }
+    }
+    states.sort_by_key(|(_, state)| state.severity());
+    states
+}
+
+fn held_by(report: &DeviceReport, difference: &Difference, hold: &Hold) -> ReadyState {
     let called = called(report);
-    let mut differences = report.differences.iter();
-    let (change, hold) =
-        differences.find_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))?;
+    let change = &difference.change;
     let message = format!("{called}: {change} is held: {hold}.");
-    Some(match hold {
+    match hold {
         Hold::Disruption(_) => ReadyState::retrying(Reason::DisruptionHeld, message),
         Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
         Hold::AddressSwap(_) => ReadyState::stalled(Reason::AddressSwap, message),
@@ -175,7 +222,7 @@ pub(super) fn held(report: &DeviceReport) -> Option<ReadyState> {
         // The mode of the report states who suspended the policy.
         Hold::Suspended(_) => ReadyState::done(Reason::Suspended, message),
         Hold::Observed => ReadyState::done(Reason::Observed, observed(report, &called)),
-    })
+    }
 }
 
 fn observed(report: &DeviceReport, called: &str) -> String {
@@ -239,17 +286,37 @@ pub(super) fn describe(
         reason: (!as_declared).then(|| ready.reason().to_string()),
         message: None,
     }];
-    status.pending = report
-        .differences
-        .iter()
-        .take(DETAILS)
-        .map(pending)
-        .collect();
-    let total = count(report.differences.len());
+    let waits = |difference: &Difference| {
+        let field = difference.change.field();
+        let mut waits = report.waits.iter();
+        waits.find_map(|(of, why)| (*of == field).then_some(why))
+    };
+    let differences = report.differences.iter();
+    let overridden = report.conflicts.iter();
+    let pending = differences
+        .map(|it| pending(it, waits(it)))
+        .chain(overridden.map(|it| pending_conflict(&report.node, &report.label, it)));
+    status.pending = pending.take(DETAILS).collect();
+    let total = count(report.differences.len() + report.conflicts.len());
     status.pending_total = (total > 0).then_some(total);
 }
 
-pub(super) fn pending(difference: &Difference) -> PendingChange {
+/// A declared value that another policy overrides.
+pub(super) fn pending_conflict(node: &NodeId, label: &str, conflict: &Conflict) -> PendingChange {
+    PendingChange {
+        device: node.to_string(),
+        name: label.to_owned(),
+        field: conflict.field.to_string(),
+        before: String::new(),
+        after: conflict.declared.clone(),
+        reason: Why::Declared.to_string(),
+        held: Some(format!("overridden by {}", conflict.by())),
+    }
+}
+
+/// A difference, with what it waits for if nothing holds it.
+pub(super) fn pending(difference: &Difference, waits: Option<&String>) -> PendingChange {
+    let held = difference.hold.as_ref().map(ToString::to_string);
     PendingChange {
         device: difference.node.to_string(),
         name: difference.device.clone(),
@@ -257,6 +324,6 @@ pub(super) fn pending(difference: &Difference) -> PendingChange {
         before: difference.change.before(),
         after: difference.change.after(),
         reason: difference.why.to_string(),
-        held: difference.hold.as_ref().map(ToString::to_string),
+        held: held.or_else(|| waits.cloned()),
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     api::{Enforcement, Reason, TailscaleDevicePolicyStatus},
     convert,
     plan::{Forbidden, Mode, Suspender},
-    tailnet::{PolicyReport, State},
+    tailnet::{DETAILS, PolicyReport, State},
 };
 
 /// The status of a policy. Equal to `old` if nothing has changed, so that nothing is written.
@@ -80,7 +80,7 @@ fn explained(report: &PolicyReport, tailnet: &str) -> ReadyState {
     let ready = release::explain(ready, report);
     let ready = actions::explain(ready, report);
     let ready = record::explain(ready, report);
-    permissions::within(ready, report)
+    permissions::within(ready.complete(), report)
 }
 
 /// The state by its cause alone.
@@ -90,7 +90,7 @@ fn cause(state: &State) -> ReadyState {
         State::NotAllowed(forbidden) => not_allowed(forbidden),
         State::Starting => ReadyState::starting(),
         State::Unavailable(failure) => failed(failure),
-        State::Unbound { named, binding } => {
+        State::Unbound { named, binding, .. } => {
             binding::with_hint(binding::unbound(named, binding), binding)
         }
         State::Bound(report) => device::ready_state(report),
@@ -168,7 +168,14 @@ fn describe(
             status.pending.clone_from(&old.pending);
             status.pending_total = old.pending_total;
         }
-        State::Unbound { .. } | State::Invalid(_) | State::NotAllowed(_) => {
+        State::Unbound { differences, .. } => {
+            status.matched_devices = Some(0);
+            status.in_sync_devices = Some(0);
+            let pending = differences.iter().map(|it| device::pending(it, None));
+            status.pending = pending.take(DETAILS).collect();
+            status.pending_total = (!differences.is_empty()).then(|| count(differences.len()));
+        }
+        State::Invalid(_) | State::NotAllowed(_) => {
             status.matched_devices = Some(0);
             status.in_sync_devices = Some(0);
         }

@@ -22,8 +22,13 @@ pub(in crate::controller) struct ReadyState {
     status: &'static str,
     reason: Reason,
     message: String,
+    /// The other causes, the most severe first.
+    others: Vec<String>,
     progress: Progress,
 }
+
+/// The number of other causes that a message names.
+const MAX_OTHERS: usize = 4;
 
 impl ReadyState {
     pub fn done(reason: Reason, message: impl Into<String>) -> Self {
@@ -31,6 +36,7 @@ impl ReadyState {
             status: "True",
             reason,
             message: message.into(),
+            others: Vec::new(),
             progress: Progress::Done,
         }
     }
@@ -41,6 +47,7 @@ impl ReadyState {
             status: "Unknown",
             reason,
             message: message.into(),
+            others: Vec::new(),
             progress: Progress::Reconciling,
         }
     }
@@ -56,6 +63,7 @@ impl ReadyState {
             status: "False",
             reason,
             message: message.into(),
+            others: Vec::new(),
             progress: Progress::Reconciling,
         }
     }
@@ -65,6 +73,7 @@ impl ReadyState {
             status: "False",
             reason,
             message: message.into(),
+            others: Vec::new(),
             progress: Progress::Stalled,
         }
     }
@@ -82,8 +91,48 @@ impl ReadyState {
         &self.message
     }
 
+    /// The message with all causes.
     pub fn into_message(self) -> String {
-        self.message
+        self.complete().message
+    }
+
+    /// The same state, with another cause beside the one that decides it.
+    pub fn beside(mut self, other: Self) -> Self {
+        self.others.push(other.message);
+        self.others.extend(other.others);
+        self
+    }
+
+    /// The same state, without other causes.
+    pub fn alone(self) -> Self {
+        Self {
+            others: Vec::new(),
+            ..self
+        }
+    }
+
+    /// The same state, with all causes in its message.
+    pub fn complete(mut self) -> Self {
+        let left_out = self.others.len().saturating_sub(MAX_OTHERS);
+        for other in self.others.drain(..).take(MAX_OTHERS) {
+            self.message += " ";
+            self.message += &other;
+        }
+        if left_out > 0 {
+            self.message += &format!(" status.pending lists {left_out} more.");
+        }
+        self
+    }
+
+    /// Causes that only an edit removes come before those that the controller retries, and these before those
+    /// that are no failure.
+    pub fn severity(&self) -> u8 {
+        match (self.progress, self.status) {
+            (Progress::Stalled, _) => 0,
+            (_, "False") => 1,
+            (_, "Unknown") => 2,
+            _ => 3,
+        }
     }
 
     pub fn progress(&self) -> Progress {

@@ -123,7 +123,9 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
     // Both kinds of changes share the list, and so its limit.
     let room = DETAILS.saturating_sub(status.pending.len());
     let differences = clearing.differences.iter().take(room);
-    status.pending.extend(differences.map(pending));
+    status
+        .pending
+        .extend(differences.map(|it| pending(it, None)));
     let total = status.pending_total.unwrap_or(0) + count(clearing.different);
     status.pending_total = (total > 0).then_some(total);
     if matches!(report.state, State::Deleting(_)) {

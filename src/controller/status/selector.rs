@@ -1,8 +1,12 @@
 //! The status of a policy with a selector.
 
+use std::collections::BTreeSet;
+
 use super::{
     conditions::SyncState,
-    device::{self, called, deleting, failures, held, is_as_declared, pending, worst},
+    device::{
+        self, called, deleting, failures, holds, is_as_declared, pending, pending_conflict, worst,
+    },
     ready_state::{Progress, ReadyState, failed},
     text::{count, counted, expired},
 };
@@ -10,8 +14,11 @@ use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
     model::NodeId,
     plan::Difference,
-    tailnet::{DeviceReport, SelectorReport},
+    tailnet::{DETAILS, DeviceReport, SelectorReport},
 };
+
+/// The number of causes that a condition names.
+const MAX_CAUSES: usize = 6;
 
 /// The number of devices that a condition names.
 const NAMED: usize = 3;
@@ -29,10 +36,8 @@ const CAUSES: [fn(&SelectorReport) -> Option<ReadyState>; 7] = [
 
 /// The first cause determines the state. Errors of the selector and unsteady devices are added to it.
 pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
-    let mut causes = CAUSES.iter();
-    let ready = causes
-        .find_map(|cause| cause(report))
-        .unwrap_or_else(|| as_declared(report));
+    let causes = CAUSES.iter().filter_map(|cause| cause(report));
+    let ready = device::first_with_others(causes).unwrap_or_else(|| as_declared(report));
     with_flapping(with_selector_errors(ready, report), report)
 }
 
@@ -137,17 +142,21 @@ fn about_to_be_deleted(report: &SelectorReport) -> Option<ReadyState> {
     deleting(&report.differences)
 }
 
-/// Nothing keeps the devices themselves from being in sync.
+/// Changes wait that neither are held nor fail.
 fn dependent(report: &SelectorReport) -> Option<ReadyState> {
-    if report.out_of_sync == 0 {
+    let waiting = report.details.iter();
+    let waiting = waiting.filter_map(device::dependent).take(NAMED);
+    let waiting: Vec<String> = waiting.map(ReadyState::into_message).collect();
+    if waiting.is_empty() {
         return None;
     }
     let not_ready = ["is not ready", "are not ready"];
     let how_many = report.matched - report.in_sync;
-    let message = some(report, how_many, not_ready, |device| {
-        (!device.differences.is_empty()).then(|| device::ready_state(device).into_message())
-    });
-    Some(ReadyState::retrying(Reason::DependencyNotReady, message))
+    let subject = of_all(report, how_many, not_ready);
+    Some(ReadyState::retrying(
+        Reason::DependencyNotReady,
+        format!("{subject}: {}", waiting.join(" ")),
+    ))
 }
 
 fn as_declared(report: &SelectorReport) -> ReadyState {
@@ -164,9 +173,14 @@ fn failing(report: &SelectorReport) -> Option<ReadyState> {
     if report.failed == 0 {
         return None;
     }
-    let message = some(report, report.failed, ["failed"; 2], |device| {
-        (!device.failures.is_empty()).then(|| format!("{}: {}", called(device), failures(device)))
+    let failing = report.details.iter().filter_map(|device| {
+        let reasons = device.failures.iter().map(|(_, failure)| failure.reason);
+        let reasons: Vec<_> = reasons.map(Reason::as_str).collect();
+        let message = format!("{}: {}", called(device), failures(device));
+        (!reasons.is_empty()).then_some((reasons, message))
     });
+    let subject = of_all(report, report.failed, ["failed"; 2]);
+    let message = format!("{subject}: {}", each_cause(failing.collect()));
     let worst = report.details.iter().find_map(worst);
     Some(match worst.filter(|_| report.failed == report.matched) {
         Some(worst) => failed(worst).with_message(message),
@@ -175,7 +189,9 @@ fn failing(report: &SelectorReport) -> Option<ReadyState> {
 }
 
 fn holding(report: &SelectorReport) -> Option<ReadyState> {
-    let first = report.details.iter().find_map(held)?;
+    let mut held: Vec<(String, ReadyState)> = report.details.iter().flat_map(holds).collect();
+    held.sort_by_key(|(_, state)| state.severity());
+    let first = held.first().map(|(_, state)| state.clone())?;
     if first.reason() == Reason::Observed {
         return Some(first.with_message(format!(
             "{} out of sync; status.pending lists the differences. Nothing is sent, as the policy only \
@@ -183,10 +199,23 @@ fn holding(report: &SelectorReport) -> Option<ReadyState> {
             of_all(report, report.held, ["is", "are"])
         )));
     }
-    let message = some(report, report.held, ["is held", "are held"], |device| {
-        held(device).map(ReadyState::into_message)
-    });
+    let held = held.into_iter();
+    let held = held.map(|(reason, state)| (reason, state.into_message()));
+    let subject = of_all(report, report.held, ["is held", "are held"]);
+    let message = format!("{subject}: {}", each_cause(held.collect()));
     Some(first.with_message(message))
+}
+
+/// The messages of some devices: one of each cause, however many devices have the first of them.
+fn each_cause<C: Ord + Clone>(messages: Vec<(C, String)>) -> String {
+    let mut causes: BTreeSet<C> = BTreeSet::new();
+    let (first, repeated): (Vec<_>, Vec<_>) = messages
+        .into_iter()
+        .partition(|(cause, _)| causes.insert(cause.clone()));
+    let named = NAMED.max(first.len().min(MAX_CAUSES));
+    let messages = first.into_iter().chain(repeated).take(named);
+    let messages: Vec<String> = messages.map(|(_, message)| message).collect();
+    messages.join(" ")
 }
 
 /// `3 of 1000 devices are held: …`, with details of the first of them.
@@ -239,8 +268,15 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Select
     status.matched_devices = Some(count(report.matched));
     status.in_sync_devices = Some(count(report.in_sync));
     status.devices = report.details.iter().map(detail).collect();
-    status.pending = report.differences.iter().map(pending).collect();
-    status.pending_total = (report.out_of_sync > 0).then(|| count(report.out_of_sync));
+    let differences = report.differences.iter().map(|difference| {
+        let field = (difference.node.clone(), difference.change.field());
+        pending(difference, report.waits.get(&field))
+    });
+    let overridden = report.overridden.iter();
+    let overridden = overridden.map(|(node, label, of)| pending_conflict(node, label, of));
+    status.pending = differences.chain(overridden).take(DETAILS).collect();
+    let total = report.out_of_sync + report.overridden_total;
+    status.pending_total = (total > 0).then(|| count(total));
 }
 
 fn detail(device: &DeviceReport) -> DeviceStatus {
@@ -251,6 +287,7 @@ fn detail(device: &DeviceReport) -> DeviceStatus {
         name: device.label.clone(),
         in_sync: as_declared,
         reason: wrong.as_ref().map(|ready| ready.reason().to_string()),
-        message: wrong.map(ReadyState::into_message),
+        // One cause for each device: a status has a bounded size.
+        message: wrong.map(|ready| ready.alone().into_message()),
     }
 }

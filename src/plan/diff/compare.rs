@@ -255,10 +255,20 @@ impl<'a> DiffBuilder<'a> {
                 (owner, hold, own)
             })
             .partition(|(.., own)| *own == after);
+        let all = claim.settled(before, |policy| {
+            let is_suspended = matches!(field_owners.mode(policy), Mode::Suspended(_));
+            is_suspended || is_active(policy) || acting.contains(policy)
+        });
+        // The acting policies bring about what the suspended ones want too, so the difference is theirs as well.
+        let (met_while_suspended, suspended) = if all == after {
+            (suspended, Vec::new())
+        } else {
+            (Vec::new(), suspended)
+        };
         if after != *before {
             let met = met.into_iter().map(|(owner, ..)| owner);
             let why = acting.first().map_or(Why::Declared, why);
-            let by_rank = acting.iter().cloned().chain(met);
+            let by_rank = acting.iter().cloned().chain(met).chain(met_while_suspended);
             let difference = self.difference(by_rank, why, to(&after), None);
             self.found.differences.extend(difference);
         }
@@ -269,13 +279,8 @@ impl<'a> DiffBuilder<'a> {
             self.found.shown.extend(difference);
         }
         // One difference for all suspended policies, because nobody approves them one by one.
-        let all = claim.settled(before, |policy| {
-            is_active(policy) || matches!(field_owners.mode(policy), Mode::Suspended(_))
-        });
-        if all != after {
-            let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
-            self.found.shown.extend(difference);
-        }
+        let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
+        self.found.shown.extend(difference);
     }
 
     fn settings(&mut self) {

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use crate::{
     model::{AttributeKey, RouteSet},
-    plan::{Action, Change, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting},
+    plan::{
+        Action, Change, Conflict, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting, order,
+    },
 };
 
 /// The changes of one device, and what could not be compared yet.
@@ -71,20 +73,62 @@ impl DevicePlan {
     #[must_use]
     pub fn keeps_out(&self, entry: &Difference) -> bool {
         // A setting that has not been read may differ.
-        if !self.complete() {
-            return true;
-        }
+        !self.complete() || self.keeping_out(entry).next().is_some()
+    }
+
+    /// The differences that keep a device out.
+    fn keeping_out<'a>(&'a self, entry: &'a Difference) -> impl Iterator<Item = &'a Difference> {
+        let is_own = |other: &Difference| other.owners().any(|owner| entry.concerns(owner));
         self.differences
             .iter()
             .filter(|other| other.change != entry.change)
             .chain(self.waiting())
-            .any(|other| !other.cannot_hold() || other.owners().any(|owner| entry.concerns(owner)))
+            .filter(move |other| !other.cannot_hold() || is_own(other))
+    }
+
+    /// What a difference of a policy waits for, for the author of that policy: the other settings of the device,
+    /// before it is authorized. `None` if it waits for none.
+    #[must_use]
+    pub fn waits_for(&self, difference: &Difference, policy: &PolicyKey) -> Option<String> {
+        if !order::authorizes(&difference.change) || !self.keeps_out(difference) {
+            return None;
+        }
+        let fields = self.keeping_out(difference).map(|other| {
+            let field = other.change.field();
+            if other.concerns(policy) {
+                field.to_string()
+            } else {
+                format!("{field} of {}", other.owner)
+            }
+        });
+        let unread = [
+            (self.attributes_unread, "attributes that are not read yet"),
+            (self.routes_unread, "routes that are not read yet"),
+        ];
+        let unread = unread.into_iter().filter(|(is_unread, _)| *is_unread);
+        let fields = fields.chain(unread.map(|(_, what)| what.to_owned()));
+        let fields: BTreeSet<String> = fields.collect();
+        let fields: Vec<String> = fields.into_iter().collect();
+        Some(format!(
+            "it waits for {}: no device enters the tailnet before its other settings are in sync",
+            fields.join(", ")
+        ))
     }
 
     /// The differences of one policy.
     pub fn of<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = &'a Difference> {
         let all = self.differences.iter().chain(&self.shown);
         all.filter(move |difference| difference.concerns(policy))
+    }
+
+    /// The fields of one policy that others override.
+    pub fn conflicts_of<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = &'a Conflict> {
+        let owners = &self.owners;
+        // What an observing policy declares, or one that may not change the device, counts nowhere else.
+        let alone = owners.observed.get(policy);
+        let alone = alone.or_else(|| owners.protected.get(policy));
+        let conflicts = alone.unwrap_or(owners).conflicts.iter();
+        conflicts.filter(move |conflict| conflict.overridden == *policy)
     }
 
     /// The differences of one policy, as its author may see them: in lists, only the entries that the policy

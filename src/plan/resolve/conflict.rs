@@ -9,6 +9,8 @@ pub struct Conflict {
     pub field: Field,
     /// The policy that is overridden.
     pub overridden: PolicyKey,
+    /// The value that it declares.
+    pub declared: String,
     /// The policy that takes precedence.
     pub owner: PolicyKey,
     /// Whether the message for the overridden policy may name the owner: both may change the field of one
@@ -21,13 +23,20 @@ pub struct Conflict {
 /// `tags to network/first`
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to ", self.field)?;
+        write!(f, "{} to {}", self.field, self.by())
+    }
+}
+
+impl Conflict {
+    /// The policy that takes precedence, as the author of the overridden one may see it, and why: `network/first`.
+    #[must_use]
+    pub fn by(&self) -> String {
+        let kind = &self.kind;
         if self.is_named {
-            self.owner.fmt(f)?;
+            format!("{}{kind}", self.owner)
         } else {
-            f.write_str("a policy of another namespace")?;
+            format!("a policy of another namespace{kind}")
         }
-        self.kind.fmt(f)
     }
 }
 

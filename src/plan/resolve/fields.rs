@@ -316,31 +316,35 @@ impl FieldOwners {
     fn admit(&mut self, policy: &Policy, approvals: &ApprovalStates<'_>) {
         let key = &policy.key;
         let desired = &policy.desired;
-        let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
-        let mut add_conflict = |field, winner: Option<PolicyKey>| {
-            conflicts.extend(winner.map(|winner| (field, winner)));
+        let mut conflicts: Vec<(Field, PolicyKey, String)> = Vec::new();
+        let mut add_conflict = |field, winner: Option<PolicyKey>, declared: String| {
+            conflicts.extend(winner.map(|winner| (field, winner, declared)));
         };
         for value in desired.settings() {
             let setting = value.setting();
             let mut slot = self.settings.remove(&setting);
             let winner = claim(&mut slot, &value, key);
             self.settings.extend(slot.map(|owner| (setting, owner)));
-            add_conflict(Field::Setting(setting), winner);
+            add_conflict(Field::Setting(setting), winner, value.to_string());
         }
         for value in desired.lists() {
             let winner = self.admit_list(policy, &value);
-            add_conflict(Field::List(value.setting()), winner);
+            add_conflict(Field::List(value.setting()), winner, value.to_string());
         }
         // A message lists them in the order of the spec.
         conflicts.sort();
-        self.conflicts
-            .extend(conflicts.into_iter().map(|(field, winner)| Conflict {
-                field,
-                overridden: key.clone(),
-                owner: winner,
-                is_named: true,
-                kind: ConflictKind::Field,
-            }));
+        self.conflicts.extend(
+            conflicts
+                .into_iter()
+                .map(|(field, winner, declared)| Conflict {
+                    declared,
+                    field,
+                    overridden: key.clone(),
+                    owner: winner,
+                    is_named: true,
+                    kind: ConflictKind::Field,
+                }),
+        );
         if desired.attributes.is_some() && policy.ownership.attributes == AttributesOwnership::Exact
         {
             self.exact_attribute_owners.push(key.clone());
@@ -387,6 +391,7 @@ impl FieldOwners {
         }
         self.conflicts.push(Conflict {
             field: Field::Attribute(key.clone()),
+            declared: desired.to_string(),
             overridden: policy.key.clone(),
             owner: winner.policy().clone(),
             // The author of a policy that may change every device may learn of every policy.
@@ -410,6 +415,7 @@ impl FieldOwners {
             Some((other, claim)) if other != key || claim.desired != *desired => {
                 self.conflicts.push(Conflict {
                     field: Field::Attribute(key.clone()),
+                    declared: desired.to_string(),
                     overridden: policy.key.clone(),
                     // A claim is made with its first owner.
                     owner: claim.owners[0].clone(),

@@ -1,6 +1,7 @@
 //! Properties of plans, with the values that they are made from.
 
 pub(crate) mod cases;
+pub(crate) mod causes;
 mod devices;
 mod permitted;
 mod properties;

@@ -12,7 +12,10 @@ use crate::plan::{
     ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, DevicePlan, Difference,
     Disruption, Guardrails, Hold, ListChange, ListOwnership, Mode, PlanContext, Policy,
     PolicyRecord, TailnetWide, Target, next_call, plan_device,
-    tests::scenes::{Scene, key, now, scene},
+    tests::{
+        causes::unexplained,
+        scenes::{Scene, key, now, scene},
+    },
 };
 
 /// The place of a request in the designed order: authorizing a device comes last.
@@ -314,6 +317,15 @@ proptest! {
         prop_assert_eq!(scene.plan(), other.plan());
         other.policies.reverse();
         prop_assert_eq!(scene.plan(), other.plan());
+    }
+
+    #[test]
+    fn every_declared_value_that_does_not_hold_has_a_cause(scene in scene()) {
+        let plan = scene.plan();
+        for (policy, _) in &scene.policies {
+            let unexplained = unexplained(policy, &scene.device, &scene.attributes, &plan, now());
+            prop_assert!(unexplained.is_empty(), "{}: {unexplained:?}", policy.key);
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod send;
 mod sign_ins;
 mod tailnet_report;
 mod targeting;
+mod unsent;
 mod writes;
 
 use std::time::Duration;

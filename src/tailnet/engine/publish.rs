@@ -61,9 +61,130 @@ impl Publishing<'_> {
         let Some(entry) = self.policies.get(key) else {
             return;
         };
+<<<<<<< HEAD
         if let Err(Refusal::NotAllowed(forbidden)) = entry.policy() {
             let notification = Notification::Refused(forbidden.clone());
             notify(self.gate, self.outbox, key, notification);
+=======
+        let released = || entry.needed_record().managed.released_devices();
+        let at_rest = match &state {
+            State::Bound(device) => !device.working,
+            State::Selector(fleet) => fleet.working == 0,
+            State::Deleting(_) => true,
+            _ => false,
+        } && !released().into_iter().any(|id| self.is_working(id));
+        Some(PolicyReport {
+            uid: entry.uid().to_owned(),
+            held: self.held_plan_of(key),
+            approval_errors: self.approval_errors(key, at_rest && self.can_compare_lists()),
+            generation: entry.generation(),
+            record: entry.needed_record().clone(),
+            owned: Arc::clone(entry.owned_record()),
+            unrecorded: entry.unrecorded(),
+            changed_at: entry.changed_at(),
+            mode: entry
+                .policy()
+                .as_ref()
+                .map(|policy| policy.mode)
+                .unwrap_or_default(),
+            clearing: self.clear_report(key),
+            actions: self.action_report(key),
+            within: entry
+                .policy()
+                .as_ref()
+                .ok()
+                .and_then(|policy| policy.allowance.devices()),
+            state,
+        })
+    }
+
+    fn binding_state(&self, key: &PolicyKey, target: &Target, binding: &Binding) -> Option<State> {
+        let identity = match target {
+            Target::Device(target) => &target.identity,
+            Target::Selector(_) => {
+                return Some(State::Selector(Box::new(
+                    self.selector_report(key, binding),
+                )));
+            }
+        };
+        let bound = binding.nodes().next();
+        if let Some(missing) = bound.filter(|id| {
+            self.observed
+                .absence()
+                .is_reported(id, self.observed.lists())
+        }) {
+            return Some(State::Unbound {
+                named: identity.to_string(),
+                binding: Binding::Missing(missing.clone()),
+                differences: Vec::new(),
+            });
+        }
+        let bound = bound.filter(|_| binding.taken_over().is_none());
+        let Some(mut report) = bound.and_then(|id| self.device_report(key, id)) else {
+            let taken_over = binding.taken_over().and_then(|id| self.devices.get(id));
+            let differences = taken_over.map(|node| node.plan().disclosed(key).collect());
+            return Some(State::Unbound {
+                named: identity.to_string(),
+                binding: binding.clone(),
+                differences: differences.unwrap_or_default(),
+            });
+        };
+        report.successor = self.matching.successor(key).map(|node| Successor {
+            node: node.clone(),
+            can_be_approved: may_change(identity),
+        });
+        let can_wait = report.working && !self.must_record(key) && !self.gate.is_stopping();
+        (!can_wait).then(|| State::Bound(Box::new(report)))
+    }
+
+    pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
+        let node = self.devices.get(id)?;
+        let device = self.observed.index().get(id)?;
+        let plan = node.plan();
+        let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
+        let expired = claims.expired.iter().filter(|(_, of)| of == key);
+        let mut differences: Vec<_> = plan.disclosed(key).collect();
+        self.name_frozen_plan(key, &mut differences);
+        Some(DeviceReport {
+            successor: None,
+            node: id.clone(),
+            label: device.label().to_string(),
+            working: !self.queues.is_idle(id)
+                || self.dirty.awaits_step(id)
+                || node.retries_quietly(),
+            unread: !plan.complete(),
+            waits: self.unsent(key, id),
+            differences,
+            conflicts: plan.conflicts_of(key).cloned().collect(),
+            expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
+            failures: node.failures(key).collect(),
+        })
+    }
+
+    fn tailnet_report(&self) -> TailnetReport {
+        let failure = self
+            .gate
+            .disconnected()
+            .or(self.observed.polling().failure());
+        TailnetReport {
+            failure: failure.cloned(),
+            domain: self.observed.index().domain(),
+            devices: (self.observed.lists() > 0).then(|| self.observed.index().own_count()),
+            unreadable: self.observed.unreadable(),
+            suspended: self.policies.guardrails().suspended(),
+            policies: self.policies.len(),
+            flapping: self.matching.flapping().count(),
+            missing_scopes: self.gate.missing_scopes().clone(),
+            attributes_interval: self.refresh(),
+            limited: self.limited_policies(),
+            limited_total: self.change_budget.held().len(),
+            recent: self.change_budget.recent().cloned(),
+            reserved: self.change_budget.reservations().devices(),
+            deletions: self.change_budget.deletions().recent(),
+            revision: self.change_budget.reservations().revision(),
+            clock_skew: self.observed.clock_skew(),
+            approval_errors: self.tailnet_approval_errors(),
+>>>>>>> a77bba2 (Report each value that does not hold with its cause)
         }
     }
 

@@ -25,8 +25,20 @@ impl Reports<'_> {
             let Some(node) = self.devices.get(id) else {
                 continue;
             };
+            let shown = report.differences.len();
             let outcome = report.add(key, node);
+<<<<<<< HEAD
             report.working += usize::from(is_working(self.devices, self.queues, self.dirty, id));
+=======
+            // A report says only of the differences that it shows what they wait for.
+            if report.differences.len() > shown {
+                let waits = self.unsent(key, id).into_iter();
+                let waits = waits.map(|(field, why)| ((id.clone(), field), why));
+                report.waits.extend(waits);
+            }
+            self.add_overridden(&mut report, key, id);
+            report.working += usize::from(self.is_working(id));
+>>>>>>> a77bba2 (Report each value that does not hold with its cause)
             ranked.insert((outcome, id));
             // While it grows: a selector can match ten thousand devices.
             if ranked.len() > DETAILS {
@@ -50,6 +62,7 @@ impl Reports<'_> {
     }
 }
 
+<<<<<<< HEAD
 /// Among the devices that the policy may know of.
 fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<Unmatched> {
     let entry = policies.get(key);
@@ -62,6 +75,36 @@ fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<
         devices.filter(|device| allowance.is_about(device)),
     )
 }
+=======
+    fn add_overridden(&self, report: &mut SelectorReport, key: &PolicyKey, id: &NodeId) {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
+        else {
+            return;
+        };
+        for conflict in node.plan().conflicts_of(key) {
+            report.overridden_total += 1;
+            if report.overridden.len() < DETAILS {
+                let label = device.label().to_string();
+                report
+                    .overridden
+                    .push((id.clone(), label, conflict.clone()));
+            }
+        }
+    }
+
+    /// Among the devices that the policy may know of.
+    fn unmatched(&self, key: &PolicyKey) -> Vec<Unmatched> {
+        let entry = self.policies.get(key);
+        let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
+            return Vec::new();
+        };
+        let devices = self.observed.index().devices();
+        Unmatched::of(
+            selector,
+            devices.filter(|device| allowance.is_about(device)),
+        )
+    }
+>>>>>>> a77bba2 (Report each value that does not hold with its cause)
 
 fn selector_errors(
     observed: &Observed,
@@ -109,11 +152,7 @@ impl SelectorReport {
     fn add(&mut self, key: &PolicyKey, node: &DeviceState) -> DeviceOutcome {
         let plan = node.plan();
         let own = || plan.of(key);
-        let conflicted = plan
-            .owners
-            .conflicts
-            .iter()
-            .any(|conflict| conflict.overridden == *key);
+        let conflicted = plan.conflicts_of(key).next().is_some();
         let failed = node.failures(key).next().is_some();
         let room = DETAILS - self.differences.len();
         self.differences.extend(plan.disclosed(key).take(room));

@@ -64,6 +64,7 @@ pub(super) fn device() -> DeviceReport {
         working: false,
         unread: false,
         differences: Vec::new(),
+        waits: Vec::new(),
         conflicts: Vec::new(),
         expired: Vec::new(),
         failures: Vec::new(),
@@ -128,6 +129,7 @@ pub(super) fn unbound(binding: Binding) -> State {
     State::Unbound {
         named: "hostname fra-router".into(),
         binding,
+        differences: Vec::new(),
     }
 }
 

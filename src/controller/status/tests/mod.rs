@@ -10,8 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    model::ListSetting,
-    plan::{Binding, Expression, Field, Hold, Mode, Suspender, tests::scenes::plain_device as nas},
+    model::{ListSetting, Route, RouteSet, SettingValue},
+    plan::{
+        Binding, Change, Conflict, ConflictKind, Difference, Expression, Field, Hold, ListChange,
+        Mode, Suspender, tests::scenes::plain_device as nas,
+    },
     tailnet::{
         DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
         SelectorReport, State, TailnetReport,
@@ -394,4 +397,62 @@ fn devices_that_cannot_be_recorded_are_reported_with_what_to_do() {
         "{message}"
     );
     assert_eq!(status.attribute_record.unwrap().unrecorded_devices, Some(7));
+}
+
+/// Each value that does not hold is pending with its cause, and the message names all causes.
+#[test]
+fn every_cause_is_named_the_first_one_decides() {
+    let lost = Conflict {
+        field: Field::List(ListSetting::Tags),
+        declared: "tag:web".to_owned(),
+        overridden: key("b"),
+        owner: key("a"),
+        is_named: true,
+        kind: ConflictKind::Field,
+    };
+    let routes = Difference {
+        change: Change::List(ListChange::ExitNode {
+            before: RouteSet::new(),
+            after: Route::exit_node(),
+        }),
+        ..difference(Some(Hold::Protected))
+    };
+    let authorized = Difference {
+        change: Change::Setting {
+            before: Some(SettingValue::Authorized(false)),
+            after: SettingValue::Authorized(true),
+        },
+        ..difference(None)
+    };
+    let waits = "it waits for exitNode".to_owned();
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report(State::Bound(Box::new(DeviceReport {
+            conflicts: vec![lost],
+            waits: vec![(authorized.change.field(), waits)],
+            differences: vec![routes, authorized],
+            ..device()
+        }))),
+        "default",
+        T0,
+    );
+    let held: Vec<&str> = status
+        .pending
+        .iter()
+        .map(|it| it.held.as_deref().unwrap())
+        .collect();
+    assert!(
+        held[0].starts_with("no policy may change this device"),
+        "{held:?}"
+    );
+    assert_eq!(
+        held[1..],
+        ["it waits for exitNode", "overridden by network/a"]
+    );
+    assert_eq!(status.pending_total, Some(3));
+    let ready = &status.conditions[0];
+    assert_eq!(ready.reason, "Conflicted");
+    let place = |text: &str| ready.message.find(text).expect(&ready.message);
+    assert!(place("takes precedence") < place("exitNode: none"));
+    assert!(place("exitNode: none") < place("it waits for exitNode"));
 }

@@ -17,6 +17,7 @@ pub(super) fn states() -> Vec<Case> {
     let lost = Conflict {
         is_named: true,
         field: Field::List(ListSetting::Tags),
+        declared: "tag:web".to_owned(),
         overridden: key("b"),
         owner: key("a"),
         kind: ConflictKind::Field,
@@ -228,6 +229,7 @@ pub(super) fn fleet_states() -> [Case; 9] {
     let lost = Conflict {
         is_named: true,
         field: Field::List(ListSetting::Tags),
+        declared: "tag:web".to_owned(),
         overridden: key("b"),
         owner: key("a"),
         kind: ConflictKind::Field,

@@ -22,21 +22,23 @@ impl FieldOwners {
             && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
             && let Some(claim) = self.settings.remove(&Setting::Ipv4)
         {
-            lost.push((Setting::Ipv4, claim.owners, winner, other));
+            lost.push((Setting::Ipv4, claim, winner, other));
         }
         if let Some(name) = &unique.name
             && let Some((winner, other)) = claimed.before_for_name(node, name, index)
             && let Some(claim) = self.settings.remove(&Setting::Name)
         {
-            lost.push((Setting::Name, claim.owners, winner, other));
+            lost.push((Setting::Name, claim, winner, other));
         }
-        for (setting, owners, winner, other) in lost {
-            let conflicts = owners.into_iter().map(|overridden| {
+        for (setting, claim, winner, other) in lost {
+            let declared = claim.desired.to_string();
+            let conflicts = claim.owners.into_iter().map(|overridden| {
                 let policies = policies.iter().map(|(policy, _)| *policy);
                 let of = policies.filter(|policy| policy.key == overridden);
                 let reported = context.discloses(other, of);
                 Conflict {
                     field: Field::Setting(setting),
+                    declared: declared.clone(),
                     owner: winner.clone(),
                     // An author who may read one policy of a namespace may read the others too.
                     is_named: reported || winner.namespace == overridden.namespace,

@@ -12,6 +12,7 @@ mod clears;
 mod guarded;
 mod leaders;
 mod mutants;
+mod odd_devices;
 mod owned_keys;
 mod random;
 mod releases;
@@ -24,8 +25,9 @@ use super::simulation::{
     Broken, CLEAR_TIMEOUT, Kept, World, builders, choices, lost, model, recorded, settings, story,
 };
 
-const ALL: [History; 9] = [
+const ALL: [History; 10] = [
     random::HISTORY,
+    odd_devices::HISTORY,
     guarded::HISTORY,
     leaders::HISTORY,
     actions::HISTORY,

@@ -7,12 +7,12 @@ use crate::tailnet::Request;
 
 pub const HISTORY: History = History {
     name: "random",
-    run: run_history,
+    run: |seed| run_history(seed, World::disturb),
     share: Duration::from_secs(22),
 };
 
 /// Disturbs the world for a while, lets it settle, then watches it idle.
-fn run_history(seed: u64) -> u64 {
+pub fn run_history(seed: u64, disturb: fn(&mut World)) -> u64 {
     let mut world = World::new(seed);
     if world.rng.one_in(3) {
         world.record_digests();
@@ -24,7 +24,7 @@ fn run_history(seed: u64) -> u64 {
     }
     world.populate();
     world.start();
-    world.live(World::disturb);
+    world.live(disturb);
     // A contested field is tried once an hour and counted for another hour.
     world.run_for(Duration::from_hours(3));
     world.assert_converged();

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     convert::fixtures::guardrails,
-    model::{AttributeKey, Attributes, ChangeLimit, NodeId, ReportedAttribute, Route},
+    model::{
+        AttributeKey, Attributes, ChangeLimit, DeviceField, NodeId, ReportedAttribute, Route,
+        UnreadableFields,
+    },
     plan::{Approvals, ApprovedOn, Deletion, Labels, Policy, PolicyKey},
     tailnet::Input,
 };
@@ -118,6 +121,16 @@ impl World {
         }
     }
 
+    /// As [`World::disturb`], and at times someone signs in on a device again, or the API reports a device in a
+    /// form that cannot be read.
+    pub fn disturb_oddly(&mut self) {
+        match self.rng.u8(..6) {
+            0 => self.sign_in_again(),
+            1 => self.garble(),
+            _ => self.disturb(),
+        }
+    }
+
     /// Policies are added and devices change before the first poll.
     pub fn disturb_policies(&mut self) {
         if self.rng.bool() {
@@ -216,6 +229,37 @@ impl World {
         }
     }
 
+    /// Someone signs in on a device again: it loses its tags.
+    fn sign_in_again(&mut self) {
+        let users = ["amelie@example.com", "bert@example.com", "eve@example.com"];
+        let user = users[self.rng.usize(..3)];
+        let Some(id) = self.some_device() else {
+            return;
+        };
+        if let Some(device) = self.model.devices.get_mut(&id) {
+            device.tags.clear();
+            user.clone_into(&mut device.user);
+            self.drifted.insert(id.clone(), self.clock);
+            self.tell(|| format!("{user} signs in on {id}."));
+        }
+    }
+
+    /// For some lists, fields of a device cannot be read, or not even its identity.
+    fn garble(&mut self) {
+        let (id, other) = (self.some_device(), self.some_device());
+        let fields = (0..self.rng.usize(1..4)).map(|_| {
+            let all = DeviceField::ALL;
+            all[self.rng.usize(..all.len())]
+        });
+        let fields: UnreadableFields = fields.collect();
+        self.model.unreadable_lists = self.rng.usize(1..6);
+        self.tell(|| {
+            format!("Of {id:?}, {fields} cannot be read, of {other:?} not even the identity.")
+        });
+        self.model.unreadable = id.map(|id| (id, fields)).into_iter().collect();
+        self.model.unnamed = other.filter(|_| self.rng.bool());
+    }
+
     /// A policy wants a tag that nobody may give, and nobody corrects it for a while.
     fn ask_for_a_forbidden_tag(&mut self) {
         let tag = self.tag();
@@ -286,6 +330,7 @@ impl World {
         self.model.twice.clear();
         self.model.keeps_attributes = false;
         self.model.unowned_tag = None;
+        self.model.read_all();
     }
 
     /// A term starts after all objects have been listed again.

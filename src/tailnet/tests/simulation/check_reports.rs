@@ -4,7 +4,7 @@ use super::World;
 use crate::{
     model::NodeId,
     plan::{Identity, PolicyKey, Target},
-    tailnet::PolicyReport,
+    tailnet::{PolicyReport, State},
 };
 
 impl World {
@@ -26,6 +26,7 @@ impl World {
                 plan.hash
             );
         }
+        check_causes(key, &report.state);
         let Some(bound) = &report.record.bound else {
             return;
         };
@@ -63,5 +64,25 @@ impl World {
             is_known || approved || gone || other.is_none(),
             "{key} is bound to {bound:?}, though one list alone lacks {other:?}"
         );
+    }
+}
+
+/// Every difference of a device at rest is reported with its cause: what holds it, or what it waits for.
+fn check_causes(key: &PolicyKey, state: &State) {
+    let devices = match state {
+        State::Bound(device) => std::slice::from_ref(&**device),
+        State::Selector(fleet) => &fleet.details,
+        _ => return,
+    };
+    for device in devices.iter().filter(|device| !device.working) {
+        for difference in device.differences.iter().filter(|it| it.hold.is_none()) {
+            let field = difference.change.field();
+            assert!(
+                device.waits.iter().any(|(of, _)| *of == field),
+                "{key} does not say why {difference:?} is not sent: {device:?}"
+            );
+        }
+        let mut conflicts = device.conflicts.iter();
+        assert!(conflicts.all(|it| !it.declared.is_empty()), "{device:?}");
     }
 }

@@ -41,6 +41,8 @@ pub struct Model {
     pub unreadable: BTreeMap<NodeId, UnreadableFields>,
     /// Answers have this device without an identity that can be read.
     pub unnamed: Option<NodeId>,
+    /// After so many lists, everything can be read again.
+    pub unreadable_lists: usize,
     /// The devices that the next lists lack, one set for each list.
     pub short: VecDeque<BTreeSet<NodeId>>,
     /// The next list has these devices twice, the second time with another hostname.
@@ -102,6 +104,7 @@ impl Model {
     pub fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {
         match request {
             Request::Devices => {
+                self.count_unreadable_list();
                 let lacking = self.short.pop_front().unwrap_or_default();
                 let twice = std::mem::take(&mut self.twice);
                 let again = |device: &Device| {
@@ -180,6 +183,22 @@ impl Model {
     fn is_unreadable(&self, id: &NodeId, field: DeviceField) -> bool {
         let fields = self.unreadable.get(id);
         fields.is_some_and(|fields| fields.has(field))
+    }
+
+    /// A list is answered: after the last one with unreadable devices, everything can be read.
+    fn count_unreadable_list(&mut self) {
+        let was_last = self.unreadable_lists == 1;
+        self.unreadable_lists = self.unreadable_lists.saturating_sub(1);
+        if was_last {
+            self.read_all();
+        }
+    }
+
+    /// Everything can be read again.
+    pub fn read_all(&mut self) {
+        self.unreadable.clear();
+        self.unnamed = None;
+        self.unreadable_lists = 0;
     }
 
     pub fn device(&self, id: &NodeId) -> Result<&Device, Failure> {

@@ -11,7 +11,7 @@ use crate::{
     plan::{
         ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
         PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, Released, SplitPolicies,
-        TailnetWide, Target, bind_policy, plan_device,
+        TailnetWide, Target, bind_policy, plan_device, tests::causes::unexplained,
     },
     tailnet::{DETAILS, State},
 };
@@ -155,13 +155,7 @@ impl World {
             panic!("{key} is about a fleet, but is reported as {report:?}");
         };
         let different = |id: &NodeId| plans[id].of(key).count();
-        let lost = |id: &NodeId| {
-            plans[id]
-                .owners
-                .conflicts
-                .iter()
-                .any(|lost| lost.overridden == *key)
-        };
+        let lost = |id: &NodeId| plans[id].conflicts_of(key).next().is_some();
         let count = |wanted: &dyn Fn(&NodeId) -> bool| nodes.iter().filter(|id| wanted(id)).count();
         assert_eq!(reported.matched, nodes.len(), "{key}: {reported:#?}");
         assert_eq!(
@@ -221,6 +215,14 @@ impl World {
             assert_eq!(report.generation, policy.generation, "{key}");
             assert_kept(&report.record, record, key);
             self.assert_owned(policy, record, device, &plan);
+            let unexplained = unexplained(
+                policy,
+                device,
+                &self.model.attributes[id],
+                &plan,
+                self.wall(),
+            );
+            assert!(unexplained.is_empty(), "{key} on {id}: {unexplained:?}");
             if matches!(policy.target, Target::Selector(_)) {
                 continue;
             }

@@ -199,7 +199,7 @@ fn state(state: &State) -> Vec<String> {
             let details = of.details.iter().filter(has_news).map(device_report);
             [counts].into_iter().chain(details).collect()
         }
-        State::Unbound { named, binding } => vec![format!("{named} is {binding:?}")],
+        State::Unbound { named, binding, .. } => vec![format!("{named} is {binding:?}")],
         other => vec![format!("{other:?}")],
     }
 }
