@@ -124,7 +124,8 @@ fn about_to_be_deleted(report: &DeviceReport) -> Option<ReadyState> {
 pub(super) fn dependent(report: &DeviceReport) -> Option<ReadyState> {
     let fails = |field: &Field| {
         let mut failures = report.failures.iter();
-        failures.any(|(of, _)| of.as_ref() == Some(field))
+        // Nothing is sent to a device that could not be read.
+        failures.any(|(of, _)| of.as_ref().is_none_or(|of| of == field))
     };
     let open = report.differences.iter().filter(|it| it.hold.is_none());
     let mut waiting = open.filter(|it| {

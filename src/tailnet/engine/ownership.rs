@@ -223,8 +223,10 @@ impl DevicePlan {
     /// Whether a policy owns a field of the device and would change it if it differed.
     fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
         let mut differences = self.of(policy).filter(|it| it.change.field() == *field);
-        let mut conflicts = self.owners.conflicts.iter();
-        if conflicts.any(|conflict| conflict.overridden == *policy && conflict.field == *field) {
+        let mut conflicts = self.conflicts_of(policy);
+        // A difference that is sent for others may be one of a suspended policy too.
+        let is_suspended = matches!(self.owners.mode(policy), Mode::Suspended(_));
+        if is_suspended || conflicts.any(|conflict| conflict.field == *field) {
             return false;
         }
         match differences.next() {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::{NodeId, Route, RouteSet, SettingValue},
+    model::{ListSetting, NodeId, Route, RouteSet, SettingValue, TagSet},
     plan::{
         ApprovedOn, Binding, Bound, Change, Difference, Field, Forbidden, Hold, ListChange, Mode,
         Owner, PlanHash, PolicyKey, PolicyRecord, Why,
@@ -149,8 +149,15 @@ pub(super) fn one_of_many(
     hold: Option<Hold>,
 ) -> DeviceReport {
     let differs = !failures.is_empty() || hold.is_some();
+    let mut difference = difference(hold);
+    if let Some((Some(Field::List(ListSetting::Tags)), _)) = failures.first() {
+        difference.change = Change::List(ListChange::Tags {
+            before: TagSet::new(),
+            after: ["tag:router".parse().unwrap()].into(),
+        });
+    }
     DeviceReport {
-        differences: differs.then(|| difference(hold)).into_iter().collect(),
+        differences: differs.then_some(difference).into_iter().collect(),
         failures,
         ..device()
     }

@@ -456,3 +456,37 @@ fn every_cause_is_named_the_first_one_decides() {
     assert!(place("takes precedence") < place("exitNode: none"));
     assert!(place("exitNode: none") < place("it waits for exitNode"));
 }
+
+/// Several devices are held for several reasons: one device of each is named, the most severe first.
+#[test]
+fn each_reason_of_a_fleet_is_named() {
+    let of = |number: usize, hold: Hold| DeviceReport {
+        node: node(&format!("n{number}")),
+        label: format!("web-{number}"),
+        differences: vec![difference(Some(hold))],
+        ..device()
+    };
+    let held = (1..=5).map(|number| of(number, Hold::Approval(None)));
+    let details: Vec<DeviceReport> = held.chain([of(6, Hold::Protected)]).collect();
+    let differences = details.iter().flat_map(|it| it.differences.clone());
+    let report_of = SelectorReport {
+        matched: 6,
+        held: 6,
+        out_of_sync: 6,
+        differences: differences.collect(),
+        details,
+        ..SelectorReport::default()
+    };
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report(State::Selector(Box::new(report_of))),
+        "default",
+        T0,
+    );
+    let ready = &status.conditions[0];
+    assert_eq!(ready.reason, "Protected");
+    let begins = "6 of 6 devices are held: web-6 (n6): keyExpiry";
+    assert!(ready.message.starts_with(begins), "{}", ready.message);
+    assert!(ready.message.contains("web-1 (n1)"), "{}", ready.message);
+    assert!(!ready.message.contains("web-3 (n3)"), "{}", ready.message);
+}

@@ -8,7 +8,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeValue, DesiredAttribute, Reason, Setting},
+    model::{AttributeValue, DesiredAttribute, ListSetting, Reason, Setting},
     plan::{
         Conflict, ConflictKind, DesiredSettings, Difference, Field, Hold, Mode, Policy, Suspender,
     },
@@ -320,4 +320,32 @@ fn an_edit_ends_a_contest_and_rare_reversals_are_none() {
         world.run_for(SOON);
         world.assert_converged();
     }
+}
+
+/// Nothing enters the tailnet before its other settings are in sync, and one of them never is.
+#[test]
+fn what_waits_for_a_contested_field_says_so() {
+    let mut world = world(1);
+    let mut both = tags(&["tag:a"]);
+    both.authorized = Some(true);
+    world.apply(policy(0, both));
+    world.start();
+    world.run_until(SOON);
+    contest(&mut world, 3);
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.authorized = false;
+    world.run_for(Duration::from_mins(3));
+    assert!(contested(&world));
+    let waits = &reported(&world, 0).waits;
+    let why = |field: Field| {
+        let mut waits = waits.iter().filter(|(of, _)| *of == field);
+        waits.next().map(|(_, why)| why.as_str()).unwrap()
+    };
+    let tags = why(Field::List(ListSetting::Tags));
+    assert!(tags.starts_with("Another writer"), "{tags}");
+    let authorized = why(Field::Setting(Setting::Authorized));
+    assert!(
+        authorized.starts_with("it waits for tags: "),
+        "{authorized}"
+    );
 }

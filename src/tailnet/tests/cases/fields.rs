@@ -337,6 +337,26 @@ fn a_policy_that_never_sent_anything_releases_nothing() {
     }
 }
 
+/// One request sets the value for both.
+#[test]
+fn a_suspended_policy_does_not_manage_what_another_one_sets() {
+    let mut world = servers(1);
+    world.apply(Policy {
+        mode: Mode::Suspended(Suspender::Policy),
+        ..fleet()
+    });
+    world.apply(Policy {
+        key: policy_key(1),
+        ..fleet()
+    });
+    world.start();
+    run(&mut world);
+    assert!(has_route(&world, &node_id(0), DECLARED));
+    let record = &report(&world).record;
+    assert!(record.fields.fields.is_empty(), "{:?}", record.fields);
+    assert!(record.managed.managed_routes(&node_id(0)).is_empty());
+}
+
 #[test]
 fn clearing_a_field_waits_for_an_approval() {
     let approving = |policy: Policy| Policy {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{Device, DeviceField, NodeId, TagSet},
-    plan::{Binding, DesiredSettings, DeviceTarget, Hold, Identity, Policy, Target},
+    plan::{Binding, DesiredSettings, DeviceTarget, Hold, Identity, Policy, Suspender, Target},
     tailnet::State,
 };
 
@@ -113,12 +113,16 @@ fn a_machine_that_someone_signs_in_again_gets_nothing_until_it_is_approved() {
         let state = &world.last_reports[&policy_key(0)].state;
         let State::Unbound {
             binding: Binding::IdentityChanged { bound, found, .. },
+            differences,
             ..
         } = state
         else {
             panic!("{state:?}");
         };
         assert_eq!((bound, found), (&node_id(0), &node_id(0)));
+        // The lost tags are pending, with the reason why they are not given again.
+        let holds: Vec<_> = differences.iter().map(|it| it.hold.clone()).collect();
+        assert_eq!(holds, [Some(Hold::Suspended(Suspender::Identity))]);
         assert!(world.writes().is_empty());
         world.approve(&policy_key(0), &format!("node:{}", node_id(0)));
         world.run_for(A_WHILE);

@@ -256,3 +256,17 @@ fn tailnet_lock_keeps_an_authorized_device_out_of_sync() {
         "{holds:?}"
     );
 }
+
+/// Unknown is not "no error".
+#[test]
+fn an_unreadable_lock_error_is_not_taken_for_none() {
+    let mut world = builders::world(1);
+    world.apply(builders::policy(0, authorized()));
+    unknown(&mut world, 0, DeviceField::TailnetLockError);
+    world.start();
+    run(&mut world);
+    assert!(is_unreadable(&holds(&world, 0)), "{:?}", holds(&world, 0));
+    readable(&mut world);
+    run(&mut world);
+    assert!(holds(&world, 0).is_empty());
+}
