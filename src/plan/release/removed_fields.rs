@@ -119,3 +119,88 @@ impl PolicyRecord {
         Arc::make_mut(&mut self.owned).release(id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{
+        AllowedRules, DesiredSettings, Mode, Ownership, PolicyKey, Selector, Target,
+    };
+
+    /// It declares nothing.
+    fn policy(deletion: Deletion) -> Policy {
+        Policy {
+            key: PolicyKey {
+                namespace: "network".to_owned(),
+                name: "fleet".to_owned(),
+            },
+            uid: String::new(),
+            generation: 1,
+            priority: 0,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            target: Target::Selector(Selector::default()),
+            desired: DesiredSettings::default(),
+            ownership: Ownership::default(),
+            mode: Mode::default(),
+            allowed: BTreeSet::new(),
+            deletion,
+            allowance: AllowedRules::default(),
+        }
+    }
+
+    fn edit(generation: i64, is_reported: bool) -> Edit {
+        Edit {
+            generation,
+            devices: 1,
+            is_certain: true,
+            is_reported,
+        }
+    }
+
+    /// What is released is reported until the next edit, and not lost before a status has had it.
+    #[test]
+    fn an_edit_adds_to_what_an_unreported_one_released() {
+        let policy = policy(Deletion::Retain);
+        for is_reported in [false, true] {
+            let mut record = PolicyRecord::default();
+            let released = |record: &PolicyRecord| -> Vec<PolicyField> {
+                let released = record.fields.released.iter();
+                released.flat_map(|it| it.fields.iter().copied()).collect()
+            };
+            record.fields.fields = [PolicyField::Name].into();
+            assert!(record.release_fields(&policy, edit(2, true)));
+            assert_eq!(released(&record), [PolicyField::Name]);
+            // The same edit again changes nothing.
+            assert!(!record.release_fields(&policy, edit(2, true)));
+            record.fields.fields = [PolicyField::Ipv4].into();
+            assert!(record.release_fields(&policy, edit(3, is_reported)));
+            let expected = if is_reported {
+                vec![PolicyField::Ipv4]
+            } else {
+                vec![PolicyField::Name, PolicyField::Ipv4]
+            };
+            assert_eq!(released(&record), expected, "{is_reported}");
+        }
+    }
+
+    /// A route that the policy does not manage on a device stays there.
+    #[test]
+    fn only_managed_routes_become_due() {
+        let node = |id: &str| -> NodeId { id.parse().unwrap() };
+        let routes: crate::model::RouteSet = ["10.0.0.0/16".parse().unwrap()].into();
+        let policy = policy(Deletion::Clear);
+        let mut record = PolicyRecord::default();
+        record.fields.fields = [PolicyField::EnabledRoutes].into();
+        let managed = Arc::make_mut(&mut record.managed);
+        managed.name_routes(routes.clone());
+        managed.hold(vec![node("n1CNTRL"), node("n2CNTRL")]);
+        managed.manage_routes(&node("n1CNTRL"), &routes);
+        assert!(record.release_fields(&policy, edit(2, true)));
+        assert_eq!(record.managed.due(&node("n1CNTRL")).routes, routes);
+        assert!(record.managed.due(&node("n2CNTRL")).routes.is_empty());
+        // Declared again before they are cleared: it manages them as before.
+        Arc::make_mut(&mut record.managed).name_routes(routes.clone());
+        assert_eq!(*record.managed.managed_routes(&node("n1CNTRL")), routes);
+        assert!(record.managed.is_partly_managed(&node("n2CNTRL")));
+    }
+}

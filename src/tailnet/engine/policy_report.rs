@@ -113,13 +113,17 @@ impl Reports<'_> {
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: Binding::Missing(missing.clone()),
+                differences: Vec::new(),
             });
         }
         let bound = bound.filter(|_| binding.taken_over().is_none());
         let Some(mut report) = bound.and_then(|id| self.device_report(key, id)) else {
+            let taken_over = binding.taken_over().and_then(|id| self.devices.get(id));
+            let differences = taken_over.map(|node| node.plan().disclosed(key).collect());
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: binding.clone(),
+                differences: differences.unwrap_or_default(),
             });
         };
         report.successor = self.matching.successor(key).map(|node| Successor {
@@ -138,7 +142,6 @@ impl Reports<'_> {
         let device = self.observed.index().get(id)?;
         let plan = node.plan();
         let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
-        let conflicts = claims.conflicts.iter().filter(|c| c.overridden == *key);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);
         let mut differences: Vec<_> = plan.disclosed(key).collect();
         name_frozen_plan(self.policies, key, &mut differences);
@@ -150,8 +153,9 @@ impl Reports<'_> {
                 || self.dirty.awaits_step(id)
                 || node.retries_quietly(),
             unread: !plan.complete(),
+            waits: self.unsent(key, id),
             differences,
-            conflicts: conflicts.cloned().collect(),
+            conflicts: plan.conflicts_of(key).cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
             failures: node.failures(key).collect(),
         })

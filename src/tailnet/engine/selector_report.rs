@@ -27,9 +27,6 @@ impl Reports<'_> {
             };
             let shown = report.differences.len();
             let outcome = report.add(key, node);
-<<<<<<< HEAD
-            report.working += usize::from(is_working(self.devices, self.queues, self.dirty, id));
-=======
             // A report says only of the differences that it shows what they wait for.
             if report.differences.len() > shown {
                 let waits = self.unsent(key, id).into_iter();
@@ -37,8 +34,7 @@ impl Reports<'_> {
                 report.waits.extend(waits);
             }
             self.add_overridden(&mut report, key, id);
-            report.working += usize::from(self.is_working(id));
->>>>>>> a77bba2 (Report each value that does not hold with its cause)
+            report.working += usize::from(is_working(self.devices, self.queues, self.dirty, id));
             ranked.insert((outcome, id));
             // While it grows: a selector can match ten thousand devices.
             if ranked.len() > DETAILS {
@@ -60,22 +56,7 @@ impl Reports<'_> {
         name_frozen_plan(self.policies, key, &mut report.differences);
         report
     }
-}
 
-<<<<<<< HEAD
-/// Among the devices that the policy may know of.
-fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<Unmatched> {
-    let entry = policies.get(key);
-    let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
-        return Vec::new();
-    };
-    let devices = observed.index().devices();
-    Unmatched::of(
-        selector,
-        devices.filter(|device| allowance.is_about(device)),
-    )
-}
-=======
     fn add_overridden(&self, report: &mut SelectorReport, key: &PolicyKey, id: &NodeId) {
         let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
         else {
@@ -91,20 +72,20 @@ fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<
             }
         }
     }
+}
 
-    /// Among the devices that the policy may know of.
-    fn unmatched(&self, key: &PolicyKey) -> Vec<Unmatched> {
-        let entry = self.policies.get(key);
-        let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
-            return Vec::new();
-        };
-        let devices = self.observed.index().devices();
-        Unmatched::of(
-            selector,
-            devices.filter(|device| allowance.is_about(device)),
-        )
-    }
->>>>>>> a77bba2 (Report each value that does not hold with its cause)
+/// Among the devices that the policy may know of.
+fn unmatched(observed: &Observed, policies: &PolicySet, key: &PolicyKey) -> Vec<Unmatched> {
+    let entry = policies.get(key);
+    let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
+        return Vec::new();
+    };
+    let devices = observed.index().devices();
+    Unmatched::of(
+        selector,
+        devices.filter(|device| allowance.is_about(device)),
+    )
+}
 
 fn selector_errors(
     observed: &Observed,

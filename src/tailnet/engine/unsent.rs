@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use super::policy_report::Reports;
 use crate::{
     model::NodeId,
     plan::{Field, PolicyKey},
     tailnet::Failure,
 };
 
-impl Engine {
+impl Reports<'_> {
     /// Why differences of a policy on a device are not sent that nothing holds. A difference without an entry is
     /// under way.
     pub(super) fn unsent(&self, key: &PolicyKey, id: &NodeId) -> Vec<(Field, String)> {

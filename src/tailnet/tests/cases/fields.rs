@@ -291,6 +291,18 @@ fn a_device_that_leaves_in_the_same_edit_loses_all_settings() {
 fn a_policy_that_sends_nothing_releases_once_it_sends() {
     each(|down| {
         for mode in [Mode::Suspended(Suspender::Policy), Mode::Observe] {
+            // Without an edit of another field beside it, only the record says that it managed the routes.
+            let routes = [PolicyField::EnabledRoutes];
+            let mut world = settled(1, fleet());
+            let removed = Policy {
+                mode,
+                ..without(fleet(), &routes)
+            };
+            edit(&mut world, down, [removed]);
+            assert!(has_route(&world, &node_id(0), DECLARED), "{mode:?}");
+            edit(&mut world, down, [without(fleet(), &routes)]);
+            assert!(!has_route(&world, &node_id(0), DECLARED), "{mode:?}");
+
             let mut world = settled(1, fleet());
             let removed = Policy {
                 mode,
@@ -341,15 +353,18 @@ fn a_policy_that_never_sent_anything_releases_nothing() {
 #[test]
 fn a_suspended_policy_does_not_manage_what_another_one_sets() {
     let mut world = servers(1);
-    world.apply(Policy {
-        mode: Mode::Suspended(Suspender::Policy),
-        ..fleet()
-    });
+    // Nobody approves its routes.
+    for mode in [Mode::Approve, Mode::Suspended(Suspender::Policy)] {
+        world.apply(Policy { mode, ..fleet() });
+        if mode == Mode::Approve {
+            world.start();
+        }
+        world.run_for(SOON);
+    }
     world.apply(Policy {
         key: policy_key(1),
         ..fleet()
     });
-    world.start();
     run(&mut world);
     assert!(has_route(&world, &node_id(0), DECLARED));
     let record = &report(&world).record;
