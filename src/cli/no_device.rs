@@ -21,6 +21,7 @@ pub(super) fn why_no_device(
     let named = match target {
         Target::Device(target) => target.identity.to_string(),
         Target::Selector(selector) => {
+            // A selector need not match anything, but a policy without a device is probably a mistake.
             let is_empty = binding.nodes().next().is_none();
             return is_empty.then(|| {
                 let why = why_no_match(selector, fleet);
