@@ -47,7 +47,8 @@ pub struct Device {
     pub expires: Option<Timestamp>,
     /// Whether it is connected to the control server now. `None`: not reported.
     pub connected: Option<bool>,
-    /// When it was last connected. `None` while it is connected, or if it never was.
+    /// When it was last connected. `None` if it never was; while it is connected, either `None` or the time of the
+    /// answer.
     pub last_seen: Option<Timestamp>,
     /// The approved routes, including those of an exit node. `None`: not reported, which is not the same as
     /// none (a credential may lack the scope for routes).

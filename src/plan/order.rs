@@ -59,7 +59,7 @@ pub fn next_call<'a>(
         .differences
         .iter()
         .filter(open)
-        .filter(|difference| !(authorizes(&difference.change) && plan.keeps_out(difference)))
+        .filter(|difference| !(difference.change.authorizes() && plan.keeps_out(difference)))
         .min_by_key(|difference| step(&difference.change))?;
     // Routes of both kinds are one list of the API, and attributes one PATCH.
     let together = plan
@@ -78,7 +78,7 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
     let Some(first) = differences.first() else {
         return false;
     };
-    let waits = authorizes(&first.change) && plan.keeps_out(first);
+    let waits = first.change.authorizes() && plan.keeps_out(first);
     let is_same_call = match made {
         // It also has routes that no difference has: one that someone approved meanwhile must not go.
         Call::SetRoutes(_, routes) => *routes == all_routes(differences, plan),
@@ -90,11 +90,6 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
         now.any(|now| now.change == difference.change && now.hold.is_none())
     });
     are_still_planned && !waits && is_same_call
-}
-
-pub(in crate::plan) fn authorizes(change: &Change) -> bool {
-    let authorized = SettingValue::Authorized(true);
-    matches!(change, Change::Setting { after, .. } if *after == authorized)
 }
 
 /// The place of a change in the order. Changes with the same place share one request.

@@ -92,7 +92,8 @@ impl<'a> View<'a> {
             external: device.external,
             key_expiry_disabled: device.key_expiry_disabled,
             expires: device.expires,
-            last_seen: device.last_seen,
+            // The API has sent it of connected devices too: then it is the time of the answer.
+            last_seen: device.last_seen.filter(|_| device.connected != Some(true)),
             enabled_routes: device.enabled_routes.as_ref(),
             advertised_routes: device.advertised_routes.as_ref(),
             tailnet_lock_error: &device.lock_error,

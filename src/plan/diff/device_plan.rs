@@ -6,9 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{AttributeKey, RouteSet},
-    plan::{
-        Action, Change, Conflict, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting, order,
-    },
+    plan::{Action, Change, Conflict, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting},
 };
 
 /// The changes of one device, and what could not be compared yet.
@@ -90,7 +88,7 @@ impl DevicePlan {
     /// before it is authorized. `None` if it waits for none.
     #[must_use]
     pub fn waits_for(&self, difference: &Difference, policy: &PolicyKey) -> Option<String> {
-        if !order::authorizes(&difference.change) || !self.keeps_out(difference) {
+        if !difference.change.authorizes() || !self.keeps_out(difference) {
             return None;
         }
         let fields = self.keeping_out(difference).map(|other| {

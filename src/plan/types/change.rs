@@ -190,6 +190,13 @@ impl Change {
         matches!(self, Self::Attribute { before: Some(before), .. } if before.is_unknown())
     }
 
+    /// Whether it lets the device into the tailnet.
+    #[must_use]
+    pub fn authorizes(&self) -> bool {
+        let authorized = SettingValue::Authorized(true);
+        matches!(self, Self::Setting { after, .. } if *after == authorized)
+    }
+
     /// The desired value, for people.
     #[must_use]
     pub fn after(&self) -> String {

@@ -78,8 +78,49 @@ const ONLINE: [&str; 6] = [
 async fn what_the_tailnet_does_not_have_is_a_warning() {
     let tailnet = tailnet().await;
     let ran = tailnet.run(&ONLINE).await;
-    insta::assert_snapshot!(ran.err, @"");
-    insta::assert_snapshot!(ran.ok(), @"");
+    insta::assert_snapshot!(ran.err, @"valid, with 5 warnings (5 objects in 2 files)");
+    insta::assert_snapshot!(ran.ok(), @r#"
+warning[no-device]: no device has the hostname fra-ruter
+ --> policies.yaml:4:27
+  |
+4 | spec: {device: {hostname: fra-ruter}, authorized: true}
+  |                           ^^^^^^^^^
+  |
+  = TailscaleDevicePolicy network/typo, spec.device.hostname
+
+warning[ambiguous-device]: several devices have the hostname twin. Set spec.device.nodeId to one of n2CNTRL, n3CNTRL
+ --> policies.yaml:9:27
+  |
+9 | spec: {device: {hostname: twin}, authorized: true}
+  |                           ^^^^
+  |
+  = TailscaleDevicePolicy network/twins, spec.device.hostname
+
+warning[no-device]: no device matches its deviceSelector: no device has tag:servers; did you mean tag:server (2 devices)?
+  --> policies.yaml:15:3
+   |
+15 |   deviceSelector: {tags: ["tag:servers"], os: [linux]}
+   |   ^^^^^^^^^^^^^^
+   |
+   = TailscaleDevicePolicy network/servers, spec.deviceSelector
+
+warning[unknown-tag]: no device has tag:servers, nor is it in tagOwners of the policy file. Did you mean tag:server? Correct it, or add it to tagOwners
+  --> policies.yaml:16:10
+   |
+16 |   tags: ["tag:servers", "tag:future", "tag:server"]
+   |          ^^^^^^^^^^^^^
+   |
+   = TailscaleDevicePolicy network/servers, spec.tags[0]
+
+warning[no-device]: protects no device: no device has a tag like tag:severs; did you mean tag:server (2 devices)?
+ --> tailnet.yaml:7:46
+  |
+7 |   protectedDevices: [{tags: ["tag:server"]}, {tags: ["tag:severs"]}]
+  |                                              ^
+  |
+  = TailscaleTailnet default, spec.protectedDevices[1]
+
+"#);
     // One list, and the policy file because a tag is on no device. Nothing is sent.
     assert_eq!(
         tailnet.requests(),

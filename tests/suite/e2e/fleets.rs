@@ -1,7 +1,7 @@
 //! One policy for many devices.
 
 use serde_json::{Value, json};
-use tsdp::simulator::{FaultKind, FaultSpec};
+use tsdp::simulator::{FaultKind, FaultSpec, Switches};
 
 use crate::support::{Stage, calls};
 
@@ -221,6 +221,9 @@ async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_po
         )
         .await;
 
+    // The form of the API without `lastSeen` of connected devices.
+    let switch = |switches: &mut Switches| switches.connected_has_last_seen = false;
+    stage.simulator.switch(switch);
     stage
         .policy("databases", &policy("device.lastSeen < '2026-02-01'"))
         .await;
