@@ -119,7 +119,8 @@ impl ReadyState {
             self.message += &other;
         }
         if left_out > 0 {
-            self.message += &format!(" status.pending lists {left_out} more.");
+            let left_out = format!(" status.pending lists {left_out} more.");
+            self.message += &left_out;
         }
         self
     }
