@@ -35,6 +35,7 @@ mod scopes;
 mod secrets;
 mod shared;
 mod short_lists;
+mod sizes;
 mod start_up;
 mod tailnet_wide;
 mod tenants;
