@@ -204,10 +204,7 @@ impl Declarations {
 
 /// A policy of the cluster as the planner takes it.
 fn input(object: &PolicyObject) -> PolicyInput {
-    let key = PolicyKey {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    };
+    let key = PolicyKey::new(object.namespace().unwrap_or_default(), object.name_any());
     // Only the controller cleans up after a deleted policy, so the timeout does not matter.
     controller::policy_input(&key, object, Duration::ZERO)
 }

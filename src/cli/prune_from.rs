@@ -164,7 +164,7 @@ impl PruneFrom {
                 owned.entry(policy).or_default().add(node, keys);
             }
         }
-        let then: BTreeMap<PolicyKey, Policy> = then
+        let then: BTreeMap<PolicyKey, Arc<Policy>> = then
             .into_iter()
             .filter_map(|then| Some((then.key, then.policy.ok()?)))
             .collect();

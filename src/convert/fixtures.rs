@@ -18,10 +18,7 @@ pub fn policy(yaml: &str) -> PolicyInput {
 /// A policy of the namespace `network` with this spec.
 pub fn named_policy(name: &str, uid: &str, generation: i64, yaml: &str) -> PolicyInput {
     let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
-    let key = PolicyKey {
-        namespace: "network".to_owned(),
-        name: name.to_owned(),
-    };
+    let key = PolicyKey::new("network", name);
     let created = Timestamp::UNIX_EPOCH;
     convert(key, uid.to_owned(), generation, created, &spec, None)
 }

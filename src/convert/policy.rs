@@ -1,5 +1,7 @@
 //! Reads a policy from the spec and the status of its object.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{record, spec_errors::SpecErrors};
@@ -63,9 +65,9 @@ pub fn readable_policy(
     let mut status_state = StatusState::default();
     // An invalid policy keeps its place: what is readable holds back the policies of lower rank.
     let policy = match errors.or(()) {
-        Ok(()) => Ok(policy),
+        Ok(()) => Ok(Arc::new(policy)),
         Err(errors) => {
-            status_state.readable = policy.readable_part(&errors, &record);
+            status_state.readable = policy.readable_part(&errors, &record).map(Arc::new);
             Err(errors)
         }
     };

@@ -85,7 +85,7 @@ impl SpecErrors {
         match list {
             ListSetting::Tags => {
                 let tags = spec.tags.as_ref()?;
-                Some(ListValue::Tags(self.set("tags", tags)))
+                Some(ListValue::Tags(self.set("tags", tags).into()))
             }
             ListSetting::EnabledRoutes => {
                 let routes = spec.enabled_routes.as_ref()?;

@@ -108,7 +108,7 @@ impl SpecErrors {
         let (tags, tag_patterns) = match written {
             Tags::Exact => {
                 let tags = selector.tags.as_deref().unwrap_or_default();
-                (self.set(&format!("{path}.tags"), tags), Vec::new())
+                (self.set(&format!("{path}.tags"), tags).into(), Vec::new())
             }
             Tags::Patterns => (TagSet::new(), globs(&selector.tags)),
         };
@@ -159,7 +159,9 @@ impl SpecErrors {
             .unwrap_or_else(|| Identity::Hostname(String::new()));
         DeviceTarget {
             identity,
-            tags: self.set("device.tags", device.tags.as_deref().unwrap_or_default()),
+            tags: self
+                .set("device.tags", device.tags.as_deref().unwrap_or_default())
+                .into(),
             users: device.users.clone().unwrap_or_default(),
         }
     }

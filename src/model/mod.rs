@@ -23,6 +23,7 @@ mod reason;
 mod route;
 mod setting;
 mod tag;
+mod tag_set;
 mod unreadable;
 
 pub use address::TailnetIpv4;
@@ -45,7 +46,8 @@ pub use ownership::{AttributesOwnership, ListOwnership};
 pub use reason::Reason;
 pub use route::{Route, RouteSet};
 pub use setting::{PolicyField, Setting, SettingValue, Step};
-pub use tag::{Tag, TagSet};
+pub use tag::Tag;
+pub use tag_set::TagSet;
 pub use unreadable::{DeviceField, UnreadableDevice, UnreadableDevices, UnreadableFields};
 
 /// Why a value was refused: what was found and what was expected.

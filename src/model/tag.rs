@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
@@ -7,9 +7,6 @@ use super::Refused;
 /// An ACL tag: `tag:` and a letter, then letters, digits and dashes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Tag(String);
-
-/// Tags compare as a set; the API sorts them.
-pub type TagSet = BTreeSet<Tag>;
 
 impl Tag {
     /// A tag as the API reports it. It is not checked: the API has accepted it.

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 /// A field of a device as the API reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +102,13 @@ impl DeviceField {
     }
 }
 
+impl DeviceField {
+    /// Its bit in [`UnreadableFields`].
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
 impl fmt::Display for DeviceField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -110,41 +117,50 @@ impl fmt::Display for DeviceField {
 
 /// The fields of a device that the API reports in a form that cannot be read. Each is unknown: what the
 /// device has in its place decides nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnreadableFields(BTreeSet<DeviceField>);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnreadableFields {
+    /// A bit for each field, as each device and each plan of a device has such a set.
+    bits: u32,
+}
 
 impl UnreadableFields {
     /// Whether all fields could be read.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn is_empty(self) -> bool {
+        self.bits == 0
     }
 
     /// Whether a field could not be read.
     #[must_use]
-    pub fn has(&self, field: DeviceField) -> bool {
-        self.0.contains(&field)
+    pub fn has(self, field: DeviceField) -> bool {
+        self.bits & field.bit() != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = DeviceField> {
+        DeviceField::ALL
+            .into_iter()
+            .filter(move |field| self.has(*field))
     }
 
     /// Adds a field.
     pub fn insert(&mut self, field: DeviceField) {
-        self.0.insert(field);
+        self.bits |= field.bit();
     }
 
     /// Adds the fields of another set.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.bits |= other.bits;
     }
 
     /// The names of the fields.
     #[must_use]
-    pub fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|field| field.as_str()).collect()
+    pub fn names(self) -> Vec<&'static str> {
+        self.iter().map(DeviceField::as_str).collect()
     }
 
     /// Those among these fields.
     #[must_use]
-    pub fn among(&self, fields: &[DeviceField]) -> Self {
+    pub fn among(self, fields: &[DeviceField]) -> Self {
         fields
             .iter()
             .copied()
@@ -155,14 +171,17 @@ impl UnreadableFields {
 
 impl FromIterator<DeviceField> for UnreadableFields {
     fn from_iter<I: IntoIterator<Item = DeviceField>>(fields: I) -> Self {
-        Self(fields.into_iter().collect())
+        let bits = fields.into_iter().map(DeviceField::bit);
+        Self {
+            bits: bits.fold(0, |all, bit| all | bit),
+        }
     }
 }
 
 /// `tags, user`
 impl fmt::Display for UnreadableFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, field) in self.0.iter().enumerate() {
+        for (number, field) in self.iter().enumerate() {
             let separator = if number == 0 { "" } else { ", " };
             write!(f, "{separator}{field}")?;
         }

@@ -181,10 +181,10 @@ impl TailnetPlan {
     ) -> Vec<Admitted> {
         let mut admitted = Vec::new();
         for declared in policies {
-            let Ok(policy) = declared.policy.clone() else {
+            let Ok(policy) = &declared.policy else {
                 continue;
             };
-            match guards.admit(policy) {
+            match guards.admit(Policy::clone(policy)) {
                 Ok(policy) => admitted.push(self.bind(policy, declared, index)),
                 Err(forbidden) => {
                     self.refused.insert(declared.key.clone(), forbidden);

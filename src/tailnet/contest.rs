@@ -29,7 +29,7 @@ pub(super) struct Contest {
     /// The times of the last reversals.
     reversals: Vec<Duration>,
     count: usize,
-    contested: Option<Contested>,
+    contested: Option<Box<Contested>>,
 }
 
 #[derive(Debug)]
@@ -95,10 +95,10 @@ impl Contest {
         if self.contested.is_none() && of_this_hour < MAX_REVERSALS {
             return false;
         }
-        self.contested = Some(Contested {
+        self.contested = Some(Box::new(Contested {
             change: difference.change.clone(),
             paused_until: now + HOUR,
-        });
+        }));
         true
     }
 

@@ -164,10 +164,7 @@ mod tests {
     const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     fn key(number: usize) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: format!("policy-{number}"),
-        }
+        PolicyKey::new("network", format!("policy-{number}"))
     }
 
     fn log(entries: usize) -> DeletionLog {

@@ -8,22 +8,23 @@ use crate::model::NodeId;
 /// The devices of the engine.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
-    all: BTreeMap<NodeId, DeviceState>,
+    /// Boxed, because a half-full node of the tree is common, and a state is large.
+    all: BTreeMap<NodeId, Box<DeviceState>>,
     timers: Timers,
 }
 
 impl Devices {
     pub fn get(&self, id: &NodeId) -> Option<&DeviceState> {
-        self.all.get(id)
+        self.all.get(id).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, id: &NodeId) -> Option<&mut DeviceState> {
-        self.all.get_mut(id)
+        self.all.get_mut(id).map(Box::as_mut)
     }
 
     /// A device with its own ID.
     pub fn get_key_value(&self, id: &NodeId) -> Option<(&NodeId, &DeviceState)> {
-        self.all.get_key_value(id)
+        self.all.get_key_value(id).map(|(id, state)| (id, &**state))
     }
 
     /// A device, which is added if it is unknown.
@@ -36,7 +37,7 @@ impl Devices {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &DeviceState)> {
-        self.all.iter()
+        self.all.iter().map(|(id, state)| (id, &**state))
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &NodeId> {
@@ -44,7 +45,7 @@ impl Devices {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &DeviceState> {
-        self.all.values()
+        self.all.values().map(Box::as_ref)
     }
 
     /// Forgets a device.

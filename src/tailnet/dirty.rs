@@ -271,10 +271,7 @@ mod tests {
     }
 
     fn policy() -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: "routers".to_owned(),
-        }
+        PolicyKey::new("network", "routers")
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //! have changed waits if such a policy targets it. At the start of a process or term, another process may
 //! have acted for the policies already: until their devices are known, every device that they may target
 //! waits. Results are kept: only a device with a changed fact, and an edited selector, are matched again.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     model::NodeId,
@@ -39,7 +42,7 @@ pub(super) struct Evaluation {
     found: BTreeMap<NodeId, Comparison>,
     /// The edited policy, which takes effect once the evaluation is complete; until then the policy sends
     /// nothing.
-    next: Option<Result<Policy, Refusal>>,
+    next: Option<Result<Arc<Policy>, Refusal>>,
 }
 
 impl Evaluation {
@@ -83,12 +86,12 @@ impl Evaluation {
     }
 
     /// Sets the edited policy aside until its devices are known.
-    pub fn set_aside(&mut self, edited: Result<Policy, Refusal>) {
+    pub fn set_aside(&mut self, edited: Result<Arc<Policy>, Refusal>) {
         self.next = Some(edited);
     }
 
     /// Takes the edited policy that was set aside.
-    pub fn take_next(&mut self) -> Option<Result<Policy, Refusal>> {
+    pub fn take_next(&mut self) -> Option<Result<Arc<Policy>, Refusal>> {
         self.next.take()
     }
 
@@ -128,7 +131,7 @@ impl Evaluation {
     }
 
     /// The edited policy that was set aside.
-    pub const fn next(&self) -> Option<&Result<Policy, Refusal>> {
+    pub const fn next(&self) -> Option<&Result<Arc<Policy>, Refusal>> {
         self.next.as_ref()
     }
 

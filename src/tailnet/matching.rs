@@ -145,10 +145,7 @@ mod tests {
     use super::*;
 
     fn key(namespace: &str, name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
+        PolicyKey::new(namespace, name)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -109,7 +109,7 @@ pub enum Input {
         /// The uid of the object: a later object of the same name has its own record.
         uid: String,
         /// The durable record.
-        record: Box<PolicyRecord>,
+        record: Arc<PolicyRecord>,
     },
     /// The report of the tailnet with this revision is recorded.
     TailnetRecorded(u64),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,8 @@ use crate::plan::{Admission, Guardrails, Labels, Policy, PolicyKey, Refusal};
 /// The policies of the engine.
 #[derive(Debug, Default)]
 pub(super) struct PolicySet {
-    all: BTreeMap<PolicyKey, PolicyEntry>,
+    /// Boxed, because a half-full node of the tree is common, and an entry is large.
+    all: BTreeMap<PolicyKey, Box<PolicyEntry>>,
     /// The guardrails, and the labels of namespaces.
     admission: Admission,
     /// The policies with a selector.
@@ -38,11 +40,11 @@ impl PolicySet {
     }
 
     pub fn get(&self, key: &PolicyKey) -> Option<&PolicyEntry> {
-        self.all.get(key)
+        self.all.get(key).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, key: &PolicyKey) -> Option<&mut PolicyEntry> {
-        self.all.get_mut(key)
+        self.all.get_mut(key).map(Box::as_mut)
     }
 
     pub fn contains(&self, key: &PolicyKey) -> bool {
@@ -55,11 +57,11 @@ impl PolicySet {
 
     /// The policies, sorted by namespace and name.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&PolicyKey, &PolicyEntry)> {
-        self.all.iter()
+        self.all.iter().map(|(key, entry)| (key, &**entry))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&PolicyKey, &mut PolicyEntry)> {
-        self.all.iter_mut()
+        self.all.iter_mut().map(|(key, entry)| (key, &mut **entry))
     }
 
     pub fn keys(&self) -> impl Iterator<Item = &PolicyKey> {
@@ -67,16 +69,16 @@ impl PolicySet {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &PolicyEntry> {
-        self.all.values()
+        self.all.values().map(Box::as_ref)
     }
 
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut PolicyEntry> {
-        self.all.values_mut()
+        self.all.values_mut().map(Box::as_mut)
     }
 
     /// Adds a policy.
     pub fn insert(&mut self, key: PolicyKey, entry: PolicyEntry) {
-        self.all.insert(key, entry);
+        self.all.insert(key, Box::new(entry));
     }
 
     /// Removes a policy, and everything that is known of it.
@@ -84,27 +86,36 @@ impl PolicySet {
         self.with_selector.remove(key);
         self.deleting.remove(key);
         self.reconcile_requests.remove(key);
-        self.all.remove(key)
+        self.all.remove(key).map(|entry| *entry)
     }
 
     /// The policy that a status reports as it was declared, or why none is in force. An invalid policy keeps
     /// its precedence for what it last validly declared (`known`), if the guardrails allow that.
     pub fn admit(
         &self,
-        declared: &Result<Policy, Vec<String>>,
-        known: Option<&Policy>,
-    ) -> Result<Policy, Refusal> {
+        declared: &Result<Arc<Policy>, Vec<String>>,
+        known: Option<&Arc<Policy>>,
+    ) -> Result<Arc<Policy>, Refusal> {
         let errors = match declared {
             Ok(policy) => {
-                let admitted = self.admission.admit(policy.clone());
-                return admitted.map_err(Refusal::NotAllowed);
+                let admitted = self.admission.admit(Policy::clone(policy));
+                let admitted = admitted.map_err(Refusal::NotAllowed)?;
+                // Most policies are in force as they are declared, and one copy is enough.
+                let is_same = admitted == **policy;
+                return Ok(if is_same {
+                    Arc::clone(policy)
+                } else {
+                    Arc::new(admitted)
+                });
             }
             Err(errors) => errors,
         };
         // An invalid policy keeps its last valid spec, as far as the guardrails allow it now.
-        let known = known.cloned().map(Policy::while_invalid);
+        let known = known.map(|known| Policy::clone(known).while_invalid());
         let admitted = known.and_then(|known| self.admission.admit(known).ok());
-        admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))
+        admitted
+            .map(Arc::new)
+            .ok_or_else(|| Refusal::Invalid(errors.clone()))
     }
 
     pub const fn guardrails(&self) -> &Guardrails {
@@ -215,10 +226,7 @@ mod tests {
     use super::*;
 
     fn key(namespace: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: namespace.to_owned(),
-            name: "routers".to_owned(),
-        }
+        PolicyKey::new(namespace, "routers")
     }
 
     fn labels(value: &str) -> Labels {

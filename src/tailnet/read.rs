@@ -11,7 +11,7 @@ pub(super) struct Read {
     required: bool,
     /// When it was read last, if that read still counts.
     at: Option<Duration>,
-    backoff: Option<Backoff>,
+    backoff: Option<Box<Backoff>>,
 }
 
 impl Read {
@@ -41,7 +41,7 @@ impl Read {
 
     /// The read has failed, and waits.
     pub fn failed(&mut self, backoff: Backoff) {
-        self.backoff = Some(backoff);
+        self.backoff = Some(Box::new(backoff));
     }
 
     /// The last read no longer counts, as something was written since.
@@ -60,8 +60,8 @@ impl Read {
     }
 
     /// The last failure, if it was not read successfully since.
-    pub const fn backoff(&self) -> Option<&Backoff> {
-        self.backoff.as_ref()
+    pub fn backoff(&self) -> Option<&Backoff> {
+        self.backoff.as_deref()
     }
 
     /// When it is read again after a failure; `None` if it may be read now.

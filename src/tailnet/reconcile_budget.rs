@@ -70,10 +70,7 @@ mod tests {
     const POLL: Duration = Duration::from_mins(1);
 
     fn key(name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: "lab".to_owned(),
-            name: name.to_owned(),
-        }
+        PolicyKey::new("lab", name)
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct PolicyReport {
     /// The generation of the spec.
     pub generation: i64,
     /// The record that must survive a restart.
-    pub record: PolicyRecord,
+    pub record: Arc<PolicyRecord>,
     /// The keys that it owns, as its status records them.
     pub owned: Arc<OwnedRecord>,
     /// The number of devices for which the record of keys has no capacity.

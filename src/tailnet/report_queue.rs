@@ -182,7 +182,6 @@ impl Reports {
                 match recorded {
                     Recorded::Yes => {
                         let PolicyReport { uid, record, .. } = *report;
-                        let record = Box::new(record);
                         return Some(Input::Recorded { key, uid, record });
                     }
                     // The record is gone with the object: nothing waits for it.

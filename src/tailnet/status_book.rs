@@ -11,7 +11,7 @@ use crate::plan::PolicyKey;
 /// The last reports of the tailnet and its policies.
 #[derive(Debug, Default)]
 pub(super) struct StatusBook {
-    policies: BTreeMap<PolicyKey, PolicyReport>,
+    policies: BTreeMap<PolicyKey, Box<PolicyReport>>,
     tailnet: Option<TailnetReport>,
     /// Someone has edited the statuses of these policies.
     edited: BTreeSet<PolicyKey>,
@@ -67,14 +67,15 @@ impl StatusBook {
         let is_edited = self.edited.remove(key);
         let before = self.policies.get(key);
         // An edited status is written again even if nothing has changed: the edit must go.
-        if !is_edited && before == Some(&report) {
+        if !is_edited && before.is_some_and(|before| **before == report) {
             return None;
         }
         // The rest of a report may change while the state stays, and with it what the Event said.
         let is_new_state = before.is_none_or(|before| before.state != report.state);
+        let report = Box::new(report);
         self.policies.insert(key.clone(), report.clone());
         Some(Offered {
-            report: Box::new(report),
+            report,
             is_new_state,
         })
     }
@@ -115,17 +116,14 @@ mod tests {
     use crate::tailnet::{ActionReport, State};
 
     fn key() -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: "routers".to_owned(),
-        }
+        PolicyKey::new("network", "routers")
     }
 
     fn report(state: State) -> PolicyReport {
         PolicyReport {
             uid: "1".to_owned(),
             generation: 1,
-            record: crate::plan::PolicyRecord::default(),
+            record: std::sync::Arc::default(),
             owned: std::sync::Arc::default(),
             unrecorded: 0,
             changed_at: None,

@@ -6,21 +6,24 @@ use std::{
     time::Duration,
 };
 
+use litemap::LiteMap;
+
 use super::{contest::Contest, failure::Backoff};
 use crate::plan::{Change, Difference, Field, PolicyKey};
 
-/// The progress of the changes of one device.
+/// The progress of the changes of one device. There is one for each device, and its maps have at most a few
+/// entries: a sorted list takes a fraction of a tree's memory.
 #[derive(Debug, Default)]
 pub(super) struct WriteProgress {
     /// Written changes that no read has verified yet.
-    unverified: BTreeMap<Field, Change>,
+    unverified: LiteMap<Field, Box<Change>>,
     /// Written changes that have been read since. The next plan tells whether they still differ.
-    verified: BTreeMap<Field, Change>,
+    verified: LiteMap<Field, Box<Change>>,
     /// Changes that may have taken effect: the answer was lost.
     outcome_unknown: Vec<Difference>,
-    backoffs: BTreeMap<Field, Backoff>,
+    backoffs: LiteMap<Field, Box<Backoff>>,
     /// The fields that were written within the last hour or so, and whether another writer reverses them.
-    contests: BTreeMap<Field, Contest>,
+    contests: LiteMap<Field, Box<Contest>>,
 }
 
 /// What the comparison of written changes with a plan has shown.
@@ -41,7 +44,8 @@ impl WriteProgress {
         self.backoffs.remove(&field);
         // A deleted device cannot be read, so its deletion is never verified.
         if field != Field::DeleteInactive {
-            self.unverified.insert(field, difference.change.clone());
+            self.unverified
+                .insert(field, Box::new(difference.change.clone()));
         }
     }
 
@@ -50,7 +54,7 @@ impl WriteProgress {
         self.contests
             .entry(difference.change.field())
             .and_modify(|contest| contest.write(difference, now))
-            .or_insert_with(|| Contest::new(difference, now));
+            .or_insert_with(|| Box::new(Contest::new(difference, now)));
     }
 
     /// The answer to these changes was lost.
@@ -60,17 +64,19 @@ impl WriteProgress {
 
     /// A change has failed, and its field waits. Returns the previous failure.
     pub fn refused(&mut self, field: Field, backoff: Backoff) -> Option<Backoff> {
-        self.backoffs.insert(field, backoff)
+        self.backoffs
+            .insert(field, Box::new(backoff))
+            .map(|before| *before)
     }
 
     /// A read shows these fields: if one of them still differs, the plan shows it, and the field gets a
     /// backoff instead of being written again and again. Returns whether there are any.
     pub fn verify(&mut self, visible: impl Fn(&Field) -> bool) -> bool {
-        let seen: BTreeMap<Field, Change> = self
-            .unverified
-            .extract_if(.., |field, _| visible(field))
-            .collect();
+        let (seen, unseen): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unverified)
+            .into_iter()
+            .partition(|(field, _)| visible(field));
         let has_any = !seen.is_empty();
+        self.unverified = unseen.into_iter().collect();
         self.verified.extend(seen);
         has_any
     }
@@ -106,19 +112,19 @@ impl WriteProgress {
 
     /// The last failure of a field.
     pub fn backoff(&self, field: &Field) -> Option<&Backoff> {
-        self.backoffs.get(field)
+        self.backoffs.get(field).map(Box::as_ref)
     }
 
     pub fn backoffs(&self) -> impl Iterator<Item = (&Field, &Backoff)> {
-        self.backoffs.iter()
+        self.backoffs.iter().map(|(field, it)| (field, &**it))
     }
 
     pub fn contest(&self, field: &Field) -> Option<&Contest> {
-        self.contests.get(field)
+        self.contests.get(field).map(Box::as_ref)
     }
 
     pub fn contests(&self) -> impl Iterator<Item = (&Field, &Contest)> {
-        self.contests.iter()
+        self.contests.iter().map(|(field, it)| (field, &**it))
     }
 
     /// Whether a one-shot action may have been carried out although its answer was lost.
@@ -157,9 +163,9 @@ impl WriteProgress {
             contest.concerns(policies.iter()) && !contest.is_over(open.contains_key(field), now)
         });
         let mut compared = Compared::default();
-        for (field, contest) in &mut self.contests {
+        for (field, contest) in self.contests.iter_mut() {
             if let Some(difference) = open.get(field).copied().filter(tried) {
-                if verified.get(field) == Some(&difference.change) {
+                if verified.get(field).map(Box::as_ref) == Some(&difference.change) {
                     contest.note_ineffective();
                 }
                 let before = contest.is_contested();
@@ -175,10 +181,10 @@ impl WriteProgress {
             compared.made = made.collect();
         }
         // A difference from an edit, or from a change by someone else, is a new difference.
-        let contested = |field: &Field| self.contests.get(field).is_some_and(Contest::is_contested);
+        let contested = |field: &Field| self.contest(field).is_some_and(Contest::is_contested);
         let ineffective = verified.iter().filter_map(|(field, written)| {
             let difference = *open.get(field)?;
-            (difference.change == *written && !contested(field)).then(|| difference.clone())
+            (difference.change == **written && !contested(field)).then(|| difference.clone())
         });
         compared.ineffective = ineffective.collect();
         compared
@@ -211,10 +217,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     fn key() -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: "routers".to_owned(),
-        }
+        PolicyKey::new("network", "routers")
     }
 
     fn difference(change: Change) -> Difference {
@@ -338,10 +341,7 @@ mod tests {
         assert_eq!(contested, 1);
         let field = authorize().change.field();
         assert!(progress.contest(&field).is_some_and(Contest::is_contested));
-        let other = PolicyKey {
-            name: "other".to_owned(),
-            ..key()
-        };
+        let other = PolicyKey::new("network", "other");
         progress.forget_failures_of(&other, std::iter::empty());
         assert_eq!(progress.contests().count(), 1);
         progress.forget_failures_of(&key(), std::iter::empty());

@@ -7,13 +7,15 @@
 //! the list with a `0` in the place of each device. So an error of the reader is an error of the list, never
 //! a shorter list.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::{
     json::{self, Mismatch},
     wire,
 };
-use crate::model::{Device, UnreadableDevices};
+use crate::model::{Device, TagSet, UnreadableDevices};
 
 /// The longest JSON of one device, and of everything outside of the devices.
 const PART_LIMIT: usize = 1024 * 1024;
@@ -51,6 +53,8 @@ pub(super) struct ListReader {
     escaped: bool,
     bytes: usize,
     record: usize,
+    /// The sets of tags so far. Thousands of devices have one of a few.
+    tag_sets: HashSet<TagSet>,
 }
 
 /// The list with a `0` in the place of each device.
@@ -115,6 +119,14 @@ impl ListReader {
         &self.envelope
     }
 
+    fn share_tags(&mut self, device: &mut Device) {
+        if let Some(known) = self.tag_sets.get(&device.tags) {
+            device.tags = known.clone();
+        } else {
+            self.tag_sets.insert(device.tags.clone());
+        }
+    }
+
     fn pass_string(&mut self, byte: u8) {
         match byte {
             _ if self.escaped => self.escaped = false,
@@ -149,7 +161,8 @@ impl ListReader {
             let number = self.devices.len() + self.skipped.total;
             let place = format!("devices[{number}]");
             match wire::listed_device(device, &place).map_err(|mismatch| mismatch.within(&place))? {
-                Ok(device) => {
+                Ok(mut device) => {
+                    self.share_tags(&mut device);
                     self.record += record(&device);
                     bound(self.record, MEMORY_LIMIT, "for the devices in memory")?;
                     self.devices.push(device);

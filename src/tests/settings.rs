@@ -51,10 +51,7 @@ fn policy(node: &str, declare: impl Fn(&mut TailscaleDevicePolicySpec)) -> Polic
         ..TailscaleDevicePolicySpec::default()
     };
     declare(&mut spec);
-    let key = PolicyKey {
-        namespace: "network".to_owned(),
-        name: node.to_lowercase(),
-    };
+    let key = PolicyKey::new("network", node.to_lowercase());
     convert::policy(key, String::new(), 1, Timestamp::UNIX_EPOCH, &spec, None)
 }
 

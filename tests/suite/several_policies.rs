@@ -26,10 +26,7 @@ fn policy(name: &str, cell: &str) -> Option<PolicyInput> {
         "suspend": mode == "suspended",
         "enforcement": if mode == "observing" { "Observe" } else { "Enforce" },
     });
-    let key = PolicyKey {
-        namespace: "network".into(),
-        name: name.into(),
-    };
+    let key = PolicyKey::new("network", name);
     let created = jiff::Timestamp::UNIX_EPOCH;
     let spec = serde_json::from_value(spec).unwrap();
     Some(convert::policy(key, name.into(), 1, created, &spec, None))
@@ -68,7 +65,7 @@ fn the_table_of_lists_matches_the_plan() {
         let declared: Vec<_> = declared.into_iter().flatten().collect();
         let held: Vec<_> = declared
             .iter()
-            .map(|declared| (declared.policy.as_ref().unwrap(), &declared.record))
+            .map(|declared| (declared.policy.as_deref().unwrap(), &declared.record))
             .collect();
         let mut device = device(set(before));
         let fleet = DeviceIndex::new([device.clone()]);

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
+    sync::Arc,
 };
 
 use crate::{
@@ -21,10 +22,7 @@ impl FromStr for Named {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self(PolicyKey {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                }))
+                Ok(Self(PolicyKey::new(namespace, name)))
             }
             _ => Err("write NAMESPACE/NAME of the policy, such as network/fra-router".to_owned()),
         }
@@ -121,7 +119,7 @@ impl HeldChanges<'_> {
 /// Refuses an `--approve` of a policy that is not applied or needs no approval.
 fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
     let declared = plan_run.policies.iter().find(|it| it.key == *key);
-    match declared.map(|declared| &declared.policy) {
+    match declared.map(|declared| declared.policy.as_deref()) {
         None => Err(format!(
             "--approve {key}: found no such policy among those that are applied"
         )),
@@ -178,7 +176,7 @@ fn approve(plan_run: &mut PlanRun, chosen: &BTreeSet<PolicyKey>) -> bool {
             && policy.mode == Mode::Approve
             && chosen.contains(&policy.key)
         {
-            policy.mode = Mode::Enforce;
+            Arc::make_mut(policy).mode = Mode::Enforce;
             changed = true;
         }
     }

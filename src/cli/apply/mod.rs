@@ -317,7 +317,7 @@ fn release_no_device(policies: &mut [PolicyInput]) {
         if let Ok(policy) = &mut declared.policy
             && !has_record
         {
-            policy.deletion = Deletion::Retain;
+            Arc::make_mut(policy).deletion = Deletion::Retain;
         }
     }
 }

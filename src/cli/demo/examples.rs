@@ -48,10 +48,7 @@ pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
     for (place, text) in POLICIES.iter().enumerate() {
         let policy = TailscaleDevicePolicy::deserialize(serde_yaml::Deserializer::from_str(text))?;
         let name = policy.metadata.name.clone().unwrap_or_default();
-        let key = PolicyKey {
-            namespace: policy.metadata.namespace.clone().unwrap_or_default(),
-            name,
-        };
+        let key = PolicyKey::new(policy.metadata.namespace.clone().unwrap_or_default(), name);
         // Unique, as the uids of the API server are.
         let uid = place.to_string();
         // Of equal age, as a file does not say which policy is older.

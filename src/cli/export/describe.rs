@@ -280,10 +280,7 @@ mod tests {
     use crate::plan::{PolicyInput, PolicyKey};
 
     fn declared(spec: &Spec) -> PolicyInput {
-        let key = PolicyKey {
-            namespace: "network".to_owned(),
-            name: "fra".to_owned(),
-        };
+        let key = PolicyKey::new("network", "fra");
         convert::policy(key, String::new(), 1, Timestamp::UNIX_EPOCH, spec, None)
     }
 

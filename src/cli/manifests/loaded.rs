@@ -34,10 +34,10 @@ pub struct LoadedPolicy {
 impl From<Located<TailscaleDevicePolicy>> for LoadedPolicy {
     fn from(Located { object, document }: Located<TailscaleDevicePolicy>) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let key = PolicyKey {
-            namespace: text(&object.metadata.namespace),
-            name: text(&object.metadata.name),
-        };
+        let key = PolicyKey::new(
+            text(&object.metadata.namespace),
+            text(&object.metadata.name),
+        );
         // Of equal age, as a file does not say which policy is older.
         let created = Timestamp::UNIX_EPOCH;
         let input = convert::policy(key, String::new(), 0, created, &object.spec, None);

@@ -1,5 +1,5 @@
 //! One reconcile of one invite: look up, decide, create, report.
-use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -24,7 +24,7 @@ use crate::{
         status_patch::{NotWritten, Part, Target, write_status},
     },
     convert,
-    model::{DesiredInvite, Invite, NodeId},
+    model::{DesiredInvite, Invite, NodeId, TagSet},
     plan::{Binding, DeviceTarget, Identity},
     tailnet::{DeviceLookup, Failure, LookupResult, Retry, backoff},
     tailscale::{Kind, Permit},
@@ -162,7 +162,7 @@ impl OpenInvites<'_> {
             Some(node) if self.status.invite_id.is_some() => DeviceTarget {
                 identity: Identity::NodeId(node.clone()),
                 // They selected the device; the invite that exists does not depend on them.
-                tags: BTreeSet::new(),
+                tags: TagSet::new(),
                 users: Vec::new(),
             },
             _ => target,

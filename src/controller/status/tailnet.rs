@@ -192,10 +192,7 @@ pub(in crate::controller) fn deletions(
 
 fn recorded_key(text: &str) -> Option<PolicyKey> {
     let (namespace, name) = text.split_once('/')?;
-    Some(PolicyKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    })
+    Some(PolicyKey::new(namespace, name))
 }
 
 /// The recent changes that a tailnet's status records.

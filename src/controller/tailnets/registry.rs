@@ -334,5 +334,5 @@ impl TailnetRegistry {
 }
 
 fn policy_key((namespace, name): ObjectName) -> PolicyKey {
-    PolicyKey { namespace, name }
+    PolicyKey::new(namespace, name)
 }

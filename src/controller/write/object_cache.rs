@@ -62,7 +62,7 @@ impl<S> Known<S> {
 /// reporters, which write their status. The newest version of each counts: a watch may still show a
 /// version from before our own write.
 #[derive(Debug)]
-pub(in crate::controller) struct ObjectCache<K, S>(Mutex<HashMap<K, Known<S>>>);
+pub(in crate::controller) struct ObjectCache<K, S>(Mutex<HashMap<K, Box<Known<S>>>>);
 
 impl<K, S> Default for ObjectCache<K, S> {
     fn default() -> Self {
@@ -80,8 +80,10 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
             return None;
         }
         let uid = seen.uid.clone();
-        let before = known.insert(key.clone(), seen);
-        before.filter(|before| before.uid == uid)
+        let before = known.insert(key.clone(), Box::new(seen));
+        before
+            .map(|before| *before)
+            .filter(|before| before.uid == uid)
     }
 
     /// An object is gone.
@@ -98,7 +100,7 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get(key)
-            .cloned()
+            .map(|known| Known::clone(known))
     }
 
     /// Records our own write to the object, which created this version.

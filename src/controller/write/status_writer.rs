@@ -108,8 +108,8 @@ impl StatusWriter {
             return Ok(());
         }
         let known = self.own(key, report).ok_or(NotWritten::Gone)?;
-        let old = known.stored().status();
-        let new = status::of_policy(old, report, &self.tailnet, Timestamp::now());
+        let old = known.stored().status().read();
+        let new = status::of_policy(&old, report, &self.tailnet, Timestamp::now());
         // Before the comparison: after a restart the metrics are empty, and the status may be up to
         // date.
         let metrics = self.objects.metrics();
@@ -118,7 +118,7 @@ impl StatusWriter {
         if let Some(devices) = new.matched_devices {
             metrics.policy_matches(key, devices);
         }
-        if new != *old {
+        if new != old {
             let (api, over) = (
                 self.objects.policy_api(key),
                 known.target(&key.namespace, &key.name),
@@ -129,10 +129,10 @@ impl StatusWriter {
                 .await?;
             let policies = self.objects.policies();
             let events = [
-                notifications::of_transition(key, old, &new),
-                notifications::of_release(key, old, &new),
+                notifications::of_transition(key, &old, &new),
+                notifications::of_release(key, &old, &new),
             ];
-            policies.wrote(key, known.uid(), version, |stored| stored.set_status(new));
+            policies.wrote(key, known.uid(), version, |stored| stored.set_status(&new));
             for event in events.into_iter().flatten() {
                 self.objects.publish(key, known.uid(), &event).await;
             }

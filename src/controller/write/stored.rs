@@ -13,9 +13,25 @@ use crate::api::{
 pub(in crate::controller) struct StoredPolicy {
     /// The tailnet that it belongs to: only the engine of this tailnet writes its status.
     tailnet: String,
-    status: TailscaleDevicePolicyStatus,
+    status: StoredStatus,
     /// Whether it has the controller's finalizer.
     has_finalizer: bool,
+}
+
+/// The status of a policy as JSON: there is one for each policy, it is read only before it is written again, and
+/// its fields take several times as much memory.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::controller) struct StoredStatus(Box<[u8]>);
+
+impl StoredStatus {
+    fn of(status: &TailscaleDevicePolicyStatus) -> Self {
+        // Its maps have strings as keys, so that it can always be serialized.
+        Self(serde_json::to_vec(status).unwrap_or_default().into())
+    }
+
+    pub fn read(&self) -> TailscaleDevicePolicyStatus {
+        serde_json::from_slice(&self.0).unwrap_or_default()
+    }
 }
 
 impl StoredPolicy {
@@ -23,7 +39,7 @@ impl StoredPolicy {
         &self.tailnet
     }
 
-    pub fn status(&self) -> &TailscaleDevicePolicyStatus {
+    pub fn status(&self) -> &StoredStatus {
         &self.status
     }
 
@@ -31,8 +47,8 @@ impl StoredPolicy {
         self.has_finalizer
     }
 
-    pub fn set_status(&mut self, status: TailscaleDevicePolicyStatus) {
-        self.status = status;
+    pub fn set_status(&mut self, status: &TailscaleDevicePolicyStatus) {
+        self.status = StoredStatus::of(status);
     }
 
     pub fn set_finalizer(&mut self, has_finalizer: bool) {
@@ -65,7 +81,7 @@ pub(in crate::controller) fn policy(
     };
     let stored = StoredPolicy {
         tailnet,
-        status,
+        status: StoredStatus::of(&status),
         has_finalizer: finalizer::is_on(meta),
     };
     Known::new(meta, stored)

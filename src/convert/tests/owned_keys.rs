@@ -294,10 +294,7 @@ fn policy_moved_to_another_tailnet_owns_nothing_and_is_not_bound_there() {
         ..TailscaleDevicePolicyStatus::default()
     };
     let record = |spec: serde_json::Value| {
-        let key = crate::plan::PolicyKey {
-            namespace: "network".to_owned(),
-            name: "one".to_owned(),
-        };
+        let key = crate::plan::PolicyKey::new("network", "one");
         let spec = serde_json::from_value(spec).unwrap();
         let created = Timestamp::UNIX_EPOCH;
         convert::policy(key, UID.to_owned(), 1, created, &spec, Some(&status)).record

@@ -48,7 +48,7 @@ fn manifest_with_one_setting_declares_nothing_else() {
     let policy = policy("{device: {nodeId: n1CNTRL}, exitNode: false}")
         .policy
         .unwrap();
-    let Target::Device(target) = policy.target else {
+    let Target::Device(target) = &policy.target else {
         panic!("{:?}", policy.target);
     };
     assert_eq!(

@@ -1,13 +1,11 @@
 //! The readable part of an invalid spec.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
     convert::readable_policy,
-    model::{Device, PolicyField},
+    model::{Device, PolicyField, TagSet},
     plan::{DeviceTarget, Identity, Mode, Policy, PolicyKey, StatusState, Target, tests::scenes},
 };
 
@@ -19,16 +17,13 @@ fn readable(yaml: &str, node: Option<&str>, unread: &[&str]) -> Option<Policy> {
         bound_as: Some("hostname fra".to_owned()),
         ..TailscaleDevicePolicyStatus::default()
     });
-    let key = PolicyKey {
-        namespace: "network".to_owned(),
-        name: "a".to_owned(),
-    };
+    let key = PolicyKey::new("network", "a");
     let unread: Vec<String> = unread.iter().map(ToString::to_string).collect();
     let (uid, created) = (String::new(), Timestamp::UNIX_EPOCH);
     let declared = readable_policy(key, uid, 1, created, &spec, status.as_ref(), &unread);
     assert!(declared.policy.is_err());
     let StatusState { readable, .. } = declared.status_state;
-    readable
+    readable.map(|policy| Policy::clone(&policy))
 }
 
 #[test]
@@ -53,7 +48,7 @@ fn unreadable_device_is_the_recorded_one_or_none() {
     let policy = readable(yaml, Some("n7CNTRL"), &[]).unwrap();
     let expected = Target::Device(DeviceTarget {
         identity: Identity::NodeId("n7CNTRL".parse().unwrap()),
-        tags: BTreeSet::new(),
+        tags: TagSet::new(),
         users: Vec::new(),
     });
     assert_eq!(policy.target, expected);

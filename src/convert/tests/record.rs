@@ -86,10 +86,7 @@ fn whole_record_is_read_as_it_was_written() {
     let status: TailscaleDevicePolicyStatus =
         serde_json::from_value(serde_json::to_value(&status).unwrap()).unwrap();
 
-    let key = PolicyKey {
-        namespace: "network".to_owned(),
-        name: "fra".to_owned(),
-    };
+    let key = PolicyKey::new("network", "fra");
     let spec = TailscaleDevicePolicySpec::default();
     let created = Timestamp::UNIX_EPOCH;
     let read = policy(key, UID.to_owned(), 1, created, &spec, Some(&status)).record;

@@ -302,9 +302,12 @@ impl<'a> DiffBuilder<'a> {
         let (device, owners) = (self.device, self.field_owners);
         for observed in ListSetting::ALL.into_iter().filter_map(|it| it.of(device)) {
             match observed {
-                ListValue::Tags(before) => self.list(&owners.tags, &before, |before, after| {
-                    ListChange::Tags { before, after }
-                }),
+                ListValue::Tags(before) => {
+                    self.list(&owners.tags, &before, |before, after| ListChange::Tags {
+                        before: before.into(),
+                        after: after.into(),
+                    });
+                }
                 ListValue::EnabledRoutes(before) => {
                     self.list(&owners.enabled_routes, &before, |before, after| {
                         ListChange::EnabledRoutes { before, after }

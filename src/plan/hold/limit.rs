@@ -142,10 +142,7 @@ mod tests {
     use super::*;
 
     fn key(number: usize) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: format!("policy-{number}"),
-        }
+        PolicyKey::new("network", format!("policy-{number}"))
     }
 
     fn node(number: usize) -> NodeId {
@@ -203,10 +200,7 @@ mod tests {
 
     #[test]
     fn each_namespace_has_its_own_limit_and_holds_its_largest_policies() {
-        let of = |namespace: &str, name: &str| PolicyKey {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let of = |namespace: &str, name: &str| PolicyKey::new(namespace, name);
         let mut wanted = WantedChanges::default();
         let mut want = |key: PolicyKey, nodes: std::ops::Range<usize>| {
             for number in nodes {
@@ -241,7 +235,7 @@ mod tests {
         let held = wanted(&desired).policies_over_limit(max, &BTreeSet::new(), rank);
         // The contract, written out: hold one after the other, until the rest is within the limit.
             let mut order: Vec<usize> = (0..desired.len()).filter(|p| !desired[*p].is_empty()).collect();
-            order.sort_by_key(|policy| (desired[*policy].len(), key(*policy).name));
+            order.sort_by_key(|policy| (desired[*policy].len(), key(*policy)));
             let mut expected = BTreeSet::new();
             while changed(order.iter().map(|policy| &desired[*policy])) > max {
                 expected.extend(order.pop().map(key));

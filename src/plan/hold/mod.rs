@@ -85,7 +85,7 @@ fn would_unselect(
     let acts =
         |policy: &PolicyKey| field_owners.acts_on(policy, &tags) || difference.concerns(policy);
     // The whole list as it would be sent, including the entries that the policy's author may not see.
-    let after = field_owners.tags.settled(&device.tags, acts);
+    let after: TagSet = field_owners.tags.settled(&device.tags, acts).into();
     let changed = tagged(device, &after);
     let mut releasing: Vec<&Policy> = policies
         .iter()
@@ -103,7 +103,7 @@ fn would_unselect(
         .tags
         .among(|policy| releasing.iter().all(|it| it.key != *policy))
         .settled(&device.tags, acts);
-    let first = releasing.first().filter(|_| without != after)?;
+    let first = releasing.first().filter(|_| without != *after)?;
     Some(Hold::WouldUnselect(first.key.clone()))
 }
 

@@ -120,7 +120,7 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
         // Two rules may allow one list together: each entry is checked by itself.
         let outside = match field.kind() {
             FieldKind::List(ListSetting::Tags) => {
-                permissions::outside(allowing, desired.tags.as_ref())
+                permissions::outside(allowing, desired.tags.as_deref())
             }
             FieldKind::List(ListSetting::EnabledRoutes) => {
                 permissions::outside(allowing, desired.enabled_routes.as_ref())

@@ -99,8 +99,8 @@ impl AllowedEntries {
         };
         Change::List(match list {
             ListChange::Tags { before, after } => ListChange::Tags {
-                before: inside(self, before),
-                after: inside(self, after),
+                before: inside(self, before).into(),
+                after: inside(self, after).into(),
             },
             ListChange::EnabledRoutes { before, after } => ListChange::EnabledRoutes {
                 before: inside(self, before),
@@ -209,6 +209,11 @@ impl DevicePermissions {
         }
     }
 
+    /// Whether there is anything that the policy may not change here.
+    fn restrict(&self) -> bool {
+        !self.denied.is_empty() || self.scope != AllowedEntries::default()
+    }
+
     /// Whether the policy may add or remove an entry of a list here.
     #[must_use]
     pub fn owns<T: Entry>(&self, entry: &T) -> bool {
@@ -228,7 +233,7 @@ impl DevicePermissions {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyPermissions {
     protected: bool,
-    /// The policies for which rules deny something.
+    /// The policies that rules restrict.
     of: BTreeMap<PolicyKey, DevicePermissions>,
     /// The fields of the device that cannot be read.
     unreadable: UnreadableFields,
@@ -261,7 +266,11 @@ impl PolicyPermissions {
         }
         let holding = policies.iter().map(|(policy, _)| *policy);
         for policy in holding.filter(|policy| policy.allowance.0.is_some()) {
-            of.insert(policy.key.clone(), DevicePermissions::of(policy, device));
+            let permissions = DevicePermissions::of(policy, device);
+            // Most rules restrict nothing here, and most devices have a policy.
+            if permissions.restrict() {
+                of.insert(policy.key.clone(), permissions);
+            }
         }
         if !device.unreadable.is_empty() {
             undecided.extend(policies.iter().map(|(policy, record)| {
@@ -274,7 +283,7 @@ impl PolicyPermissions {
         Self {
             protected: guardrails.surely_protects(device),
             of,
-            unreadable: device.unreadable.clone(),
+            unreadable: device.unreadable,
             unguarded: guardrails.undecided_by(device),
             undecided,
         }
@@ -359,8 +368,8 @@ impl PolicyPermissions {
     /// The unreadable fields of the device that this field of a policy depends on.
     fn unknown(&self, policy: &PolicyKey, field: &Field) -> UnreadableFields {
         let mut fields = self.unreadable.among(&unknown::needed(field));
-        fields.extend(self.unguarded.clone());
-        fields.extend(self.undecided.get(policy).cloned().unwrap_or_default());
+        fields.extend(self.unguarded);
+        fields.extend(self.undecided.get(policy).copied().unwrap_or_default());
         fields
     }
 

@@ -19,10 +19,7 @@ fn desiring(namespace: &str, desired: DesiredSettings) -> Policy {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (any, _) = policy().new_tree(&mut runner).unwrap().current();
     Policy {
-        key: PolicyKey {
-            namespace: namespace.to_owned(),
-            name: "any".to_owned(),
-        },
+        key: PolicyKey::new(namespace, "any"),
         mode: Mode::Enforce,
         desired,
         ..any

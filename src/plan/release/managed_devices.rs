@@ -191,10 +191,7 @@ mod tests {
     fn released() -> impl Strategy<Value = Released> {
         let keys = collection::btree_set((0..3_usize).prop_map(key), 0..3);
         (keys, routes()).prop_map(|(keys, routes)| Released {
-            policy: PolicyKey {
-                namespace: "network".to_owned(),
-                name: "released".to_owned(),
-            },
+            policy: PolicyKey::new("network", "released"),
             settings: ManagedSettings { keys, routes },
             allowance: AllowedRules::default(),
             mode: Mode::Enforce,

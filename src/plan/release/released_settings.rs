@@ -76,7 +76,7 @@ impl FieldOwners {
     /// Those of the observed entries of a list that no policy declares or removes.
     fn unowned(&self, observed: ListValue) -> ListValue {
         match observed {
-            ListValue::Tags(tags) => ListValue::Tags(self.tags.unowned(&tags)),
+            ListValue::Tags(tags) => ListValue::Tags(self.tags.unowned(&tags).into()),
             ListValue::EnabledRoutes(routes) => {
                 ListValue::EnabledRoutes(self.enabled_routes.unowned(&routes))
             }

@@ -5,6 +5,7 @@ mod released;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use litemap::LiteMap;
 
 use super::Conflict;
 use crate::model::{
@@ -40,7 +41,7 @@ pub struct FieldOwner<T> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldOwners {
     /// The owner of each setting that is one value.
-    pub settings: BTreeMap<Setting, FieldOwner<SettingValue>>,
+    pub settings: LiteMap<Setting, FieldOwner<SettingValue>>,
     /// The owners of `tags`.
     pub tags: ListOwners<Tag>,
     /// The owners of `enabledRoutes`.
@@ -77,7 +78,7 @@ pub struct FieldOwners {
     /// When the next desired attribute of a conflict expires, so that the conflict may end.
     conflicts_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
-    modes: BTreeMap<PolicyKey, Mode>,
+    modes: LiteMap<PolicyKey, Mode>,
     /// The permissions of the policies on the device.
     permissions: PolicyPermissions,
     limited: BTreeSet<PolicyKey>,
@@ -349,7 +350,9 @@ impl FieldOwners {
         {
             self.exact_attribute_owners.push(key.clone());
         }
-        self.allowed.insert(key.clone(), policy.allowed.clone());
+        if !policy.allowed.is_empty() {
+            self.allowed.insert(key.clone(), policy.allowed.clone());
+        }
         self.modes.insert(key.clone(), policy.mode);
         if approvals.limits(key) {
             self.limited.insert(key.clone());

@@ -230,17 +230,14 @@ mod tests {
         let admit = |(place, (routes, extent)): (usize, &(&[u8], ListOwnership))| {
             let routes = routes.iter();
             let routes = routes.map(|it| format!("10.{it}.0.0/16").parse().unwrap());
-            let owner = PolicyKey {
-                namespace: "network".to_owned(),
-                name: place.to_string(),
-            };
+            let owner = PolicyKey::new("network", place.to_string());
             let winner = claim.admit(
                 &owner,
                 &routes.collect(),
                 *extent,
                 AllowedEntries::default(),
             );
-            winner.map(|winner| winner.name)
+            winner.map(|winner| winner.name.clone())
         };
         desired.iter().enumerate().map(admit).collect()
     }
@@ -268,10 +265,7 @@ mod tests {
     #[test]
     fn without_a_policy_those_that_only_it_overrides_own_their_part() {
         let route = |number: u8| -> Route { format!("10.{number}.0.0/16").parse().unwrap() };
-        let key = |name: &str| PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        };
+        let key = |name: &str| PolicyKey::new("network", name);
         let mut owners = ListOwners::default();
         for (name, routes, ownership) in [
             ("first", &[1][..], ListOwnership::Exact),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, FieldKind, PolicyField,
+    TagSet,
 };
 use crate::plan::{
     DesiredSettings, DeviceTarget, Identity, Mode, Ownership, Policy, PolicyRecord, Selector,
@@ -46,7 +47,7 @@ impl Policy {
                 "device" => {
                     self.target = Target::Device(DeviceTarget {
                         identity: Identity::NodeId(record.bound.as_ref()?.node.clone()),
-                        tags: std::collections::BTreeSet::new(),
+                        tags: TagSet::new(),
                         users: Vec::new(),
                     });
                 }

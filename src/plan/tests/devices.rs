@@ -1,7 +1,5 @@
 //! Which device a policy targets, and which values are equal.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use crate::plan::{
@@ -10,7 +8,9 @@ use crate::plan::{
 };
 use crate::{
     convert::fixtures,
-    model::{AttributeValue, DesiredAttribute, Device, NodeId, ReportedAttribute, RouteSet},
+    model::{
+        AttributeValue, DesiredAttribute, Device, NodeId, ReportedAttribute, RouteSet, TagSet,
+    },
 };
 
 fn id(text: &str) -> NodeId {
@@ -34,7 +34,7 @@ fn device(node: &str, user: &str, tags: &[&str]) -> Device {
 fn hostname(name: &str) -> DeviceTarget {
     DeviceTarget {
         identity: Identity::Hostname(name.to_owned()),
-        tags: BTreeSet::new(),
+        tags: TagSet::new(),
         users: Vec::new(),
     }
 }

@@ -120,9 +120,11 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     let is_held = |test: fn(&Change) -> bool| held.iter().any(test);
     let (mut device, mut attributes) = (scene.device.clone(), scene.attributes.clone());
     if !is_held(|c| matches!(c, Change::List(ListChange::Tags { .. }))) {
-        device.tags = winning_list(scene, &scene.device.tags, |policy| {
-            Some((policy.desired.tags.clone()?, policy.ownership.tags))
+        let tags = winning_list(scene, &scene.device.tags, |policy| {
+            let tags = policy.desired.tags.as_deref()?;
+            Some((tags.clone(), policy.ownership.tags))
         });
+        device.tags = tags.into();
     }
     if let Some(desired) = winner(scene, |w| w.key_expiry_disabled)
         && !is_held(|c| {

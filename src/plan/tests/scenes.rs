@@ -326,10 +326,7 @@ pub(in crate::plan) fn policy() -> impl Strategy<Value = (Policy, PolicyRecord)>
                 mode,
             )| {
                 let policy = Policy {
-                    key: PolicyKey {
-                        namespace: "network".to_owned(),
-                        name: String::new(),
-                    },
+                    key: PolicyKey::new("network", String::new()),
                     uid: String::new(),
                     generation: 1,
                     priority,
@@ -359,9 +356,14 @@ pub(in crate::plan) fn scene() -> impl Strategy<Value = Scene> {
     (device(), attributes(), neighbours, policies).prop_map(
         |(device, attributes, neighbours, mut policies)| {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
-                policy.key.name = format!("policy-{number}");
+                policy.key = PolicyKey::new(&*policy.key.namespace, format!("policy-{number}"));
                 // An exact list that is empty is refused.
-                if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+                if policy
+                    .desired
+                    .tags
+                    .as_ref()
+                    .is_some_and(|tags| tags.is_empty())
+                {
                     policy.ownership.tags = ListOwnership::AtLeast;
                 }
             }

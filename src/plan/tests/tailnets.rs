@@ -2,13 +2,14 @@
 //! another until none is left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::{collection, prelude::*};
 
 use crate::plan::{
     Admission, Approvals, Call, DeviceIndex, DeviceTarget, Guardrails, Identity, ListOwnership,
-    Mode, Policy, PolicyInput, PolicyRecord, ReconcileRequest, StatusState, TailnetPlan, Target,
-    apply, apply_attributes, next_call,
+    Mode, Policy, PolicyInput, PolicyKey, PolicyRecord, ReconcileRequest, StatusState, TailnetPlan,
+    Target, apply, apply_attributes, next_call,
     permit::tests::random_guardrails,
     plan_tailnet, recorded,
     tests::scenes::{attributes, device, now, policy},
@@ -178,16 +179,21 @@ fn world() -> impl Strategy<Value = World> {
 }
 
 fn declared(number: usize, (mut policy, record): (Policy, PolicyRecord)) -> PolicyInput {
-    policy.key.name = format!("policy-{number}");
+    policy.key = PolicyKey::new(&*policy.key.namespace, format!("policy-{number}"));
     // An exact list that is empty is refused.
-    if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+    if policy
+        .desired
+        .tags
+        .as_ref()
+        .is_some_and(|tags| tags.is_empty())
+    {
         policy.ownership.tags = ListOwnership::AtLeast;
     }
     PolicyInput {
         key: policy.key.clone(),
         uid: String::new(),
         generation: 1,
-        policy: Ok(policy),
+        policy: Ok(Arc::new(policy)),
         record,
         request: ReconcileRequest::default(),
         approvals: Approvals::default(),

@@ -1,22 +1,29 @@
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, HashMap},
     hash::Hash,
     net::Ipv4Addr,
 };
 
+use smallvec::SmallVec;
+
 use crate::model::{Device, DeviceField, DeviceLabel, NodeId, folded, is_same_name};
 use crate::plan::Identity;
+
+/// The devices that have one name or address: nearly always a single one.
+type Ids = SmallVec<[NodeId; 1]>;
 
 /// The devices of a complete list, indexed by what identifies them.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceIndex {
-    devices: BTreeMap<NodeId, Device>,
+    /// Boxed, because a half-full node of the tree is common, and a device is large.
+    devices: BTreeMap<NodeId, Box<Device>>,
     own: usize,
-    by_legacy_id: HashMap<String, Vec<NodeId>>,
-    by_label: HashMap<String, Vec<NodeId>>,
-    by_hostname: HashMap<String, Vec<NodeId>>,
+    by_legacy_id: HashMap<Box<str>, Ids>,
+    by_label: HashMap<Box<str>, Ids>,
+    by_hostname: HashMap<Box<str>, Ids>,
     /// A missing device is kept for a while, and another one may have its address by then.
-    by_ipv4: HashMap<Ipv4Addr, Vec<NodeId>>,
+    by_ipv4: HashMap<Ipv4Addr, Ids>,
 }
 
 impl DeviceIndex {
@@ -42,7 +49,7 @@ impl DeviceIndex {
             }
             None => self.index(&device),
         }
-        self.devices.insert(id, device);
+        self.devices.insert(id, Box::new(device));
     }
 
     fn index(&mut self, device: &Device) {
@@ -54,13 +61,21 @@ impl DeviceIndex {
         self.own += 1;
         // What cannot be read finds no device.
         if !device.is_unknown(DeviceField::Id) {
-            add(&mut self.by_legacy_id, device.legacy_id.clone(), &id);
+            add(
+                &mut self.by_legacy_id,
+                device.legacy_id.as_str().into(),
+                &id,
+            );
         }
         if !device.is_unknown(DeviceField::Name) {
-            add(&mut self.by_label, folded(device.label().as_str()), &id);
+            add(
+                &mut self.by_label,
+                folded(device.label().as_str()).into(),
+                &id,
+            );
         }
         if !device.is_unknown(DeviceField::Hostname) {
-            add(&mut self.by_hostname, folded(&device.hostname), &id);
+            add(&mut self.by_hostname, folded(&device.hostname).into(), &id);
         }
         if let Some(addr) = device.ipv4 {
             add(&mut self.by_ipv4, addr, &id);
@@ -73,9 +88,9 @@ impl DeviceIndex {
             return;
         };
         self.own -= 1;
-        forget(&mut self.by_legacy_id, &device.legacy_id, id);
-        forget(&mut self.by_label, &folded(device.label().as_str()), id);
-        forget(&mut self.by_hostname, &folded(&device.hostname), id);
+        forget(&mut self.by_legacy_id, &*device.legacy_id, id);
+        forget(&mut self.by_label, &*folded(device.label().as_str()), id);
+        forget(&mut self.by_hostname, &*folded(&device.hostname), id);
         if let Some(addr) = device.ipv4 {
             forget(&mut self.by_ipv4, &addr, id);
         }
@@ -84,7 +99,7 @@ impl DeviceIndex {
     /// The device of this id, external ones included.
     #[must_use]
     pub fn get(&self, id: &NodeId) -> Option<&Device> {
-        self.devices.get(id)
+        self.devices.get(id).map(Box::as_ref)
     }
 
     /// The name of a device for people, and its id.
@@ -98,7 +113,7 @@ impl DeviceIndex {
 
     /// All devices, by id.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values()
+        self.devices.values().map(Box::as_ref)
     }
 
     /// The number of the tailnet's own devices, without external ones.
@@ -120,22 +135,27 @@ impl DeviceIndex {
     pub fn find(&self, identity: &Identity) -> Vec<&Device> {
         let ids: Vec<&NodeId> = match identity {
             Identity::NodeId(id) => vec![id],
-            Identity::LegacyId(id) => self.by_legacy_id.get(id).into_iter().flatten().collect(),
+            Identity::LegacyId(id) => self
+                .by_legacy_id
+                .get(id.as_str())
+                .into_iter()
+                .flatten()
+                .collect(),
             Identity::Hostname(name) => self
                 .by_hostname
-                .get(&folded(name))
+                .get(&*folded(name))
                 .into_iter()
                 .flatten()
                 .collect(),
             Identity::Name(name) => {
                 // The label first: the domain of a tailnet can change, and few devices share a label.
                 let label = folded(DeviceLabel::reported(name).as_str());
-                self.by_label.get(&label).into_iter().flatten().collect()
+                self.by_label.get(&*label).into_iter().flatten().collect()
             }
         };
         let mut found: Vec<&Device> = ids
             .into_iter()
-            .filter_map(|id| self.devices.get(id))
+            .filter_map(|id| self.get(id))
             .filter(|device| !device.external && names(identity, device))
             .collect();
         // The maps have them in the order of their arrival, on which no message may depend.
@@ -147,23 +167,25 @@ impl DeviceIndex {
     #[must_use]
     pub fn holder_of(&self, addr: Ipv4Addr) -> Option<&Device> {
         let holders = self.by_ipv4.get(&addr);
-        holders?.first().and_then(|id| self.devices.get(id))
+        holders?.first().and_then(|id| self.get(id))
     }
 
     /// The devices that have a label now.
     pub fn devices_named<'a>(&'a self, label: &DeviceLabel) -> impl Iterator<Item = &'a Device> {
-        let ids = self.by_label.get(&folded(label.as_str()));
-        ids.into_iter()
-            .flatten()
-            .filter_map(|id| self.devices.get(id))
+        let ids = self.by_label.get(&*folded(label.as_str()));
+        ids.into_iter().flatten().filter_map(|id| self.get(id))
     }
 }
 
-fn add<K: Eq + Hash>(index: &mut HashMap<K, Vec<NodeId>>, key: K, id: &NodeId) {
+fn add<K: Eq + Hash>(index: &mut HashMap<K, Ids>, key: K, id: &NodeId) {
     index.entry(key).or_default().push(id.clone());
 }
 
-fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<NodeId>>, key: &K, id: &NodeId) {
+fn forget<K, Q>(index: &mut HashMap<K, Ids>, key: &Q, id: &NodeId)
+where
+    K: Eq + Hash + Borrow<Q>,
+    Q: Eq + Hash + ?Sized,
+{
     let Some(ids) = index.get_mut(key) else {
         return;
     };

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::plan::{Approvals, Policy, PolicyKey, PolicyRecord, ReconcileRequest};
 
@@ -12,7 +12,7 @@ pub struct PolicyInput {
     /// Counts the edits of its spec.
     pub generation: i64,
     /// The policy, or its errors, each with the path of the field.
-    pub policy: Result<Policy, Vec<String>>,
+    pub policy: Result<Arc<Policy>, Vec<String>>,
     /// What its status records.
     pub record: PolicyRecord,
     /// The reconcile requests in its annotations.
@@ -30,7 +30,7 @@ pub struct PolicyInput {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusState {
     /// The part of an invalid spec that can still be read.
-    pub readable: Option<Policy>,
+    pub readable: Option<Arc<Policy>>,
     /// The object cannot be read as a whole, and has a status: the controller writes nothing to it, because a
     /// write could lose fields that this version does not know.
     pub left_alone: bool,

@@ -3,10 +3,7 @@ use super::*;
 const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
 fn key(namespace: &str, name: &str) -> PolicyKey {
-    PolicyKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    }
+    PolicyKey::new(namespace, name)
 }
 
 fn large() -> PolicyKey {

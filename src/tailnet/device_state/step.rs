@@ -247,10 +247,7 @@ mod tests {
                 after: SettingValue::Authorized(true),
             },
             why: Why::Declared,
-            owner: PolicyKey {
-                namespace: "network".to_owned(),
-                name: "routers".to_owned(),
-            },
+            owner: PolicyKey::new("network", "routers"),
             others: Vec::new(),
             hold: None,
         }

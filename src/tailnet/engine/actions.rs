@@ -142,7 +142,7 @@ fn denies_deletion(policies: &PolicySet, key: &PolicyKey, device: &Device) -> bo
     let guardrails = policies.guardrails();
     let policy = policies
         .get(key)
-        .and_then(|entry| entry.policy().as_ref().ok());
+        .and_then(|entry| entry.policy().as_deref().ok());
     let denied = policy.map(|it| guardrails.denies(it, PolicyField::DeleteInactive, device));
     denied.is_some_and(|denied| denied.is_some())
 }
@@ -155,7 +155,7 @@ fn inherited_deletions(
 ) -> usize {
     let entry = policies.get(key);
     let Some((entry, policy)) =
-        entry.and_then(|entry| Some((entry, entry.policy().as_ref().ok()?)))
+        entry.and_then(|entry| Some((entry, entry.policy().as_deref().ok()?)))
     else {
         return 0;
     };

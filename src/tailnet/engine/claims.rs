@@ -67,7 +67,7 @@ impl Claims<'_> {
                 .policies
                 .get(key)
                 .filter(|entry| !entry.targets().has_too_many());
-            let policy = entry.and_then(|entry| entry.policy().as_ref().ok());
+            let policy = entry.and_then(|entry| entry.policy().as_deref().ok());
             policy.is_some_and(|policy| {
                 let field = PolicyField::PostureAttributes;
                 AttributeTypes::is_set_by(policy)
@@ -81,13 +81,13 @@ impl Claims<'_> {
         let mut affected = BTreeSet::new();
         for key in after.difference(before) {
             let entry = self.policies.get(key);
-            if let Some(policy) = entry.and_then(|entry| entry.policy().as_ref().ok()) {
+            if let Some(policy) = entry.and_then(|entry| entry.policy().as_deref().ok()) {
                 affected.extend(self.tailnet_wide.types.gain_device(policy));
             }
         }
         for key in before.difference(after) {
             let entry = self.policies.get(key);
-            let policy = entry.and_then(|entry| entry.policy().as_ref().ok());
+            let policy = entry.and_then(|entry| entry.policy().as_deref().ok());
             affected.extend(self.tailnet_wide.types.lose_device(key, policy));
         }
         compare_again(self.policies, self.dirty, affected);

@@ -98,7 +98,7 @@ impl Closing<'_> {
     /// The held changes of a policy that are not frozen yet; `None` while they may still change.
     fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
         let entry = self.policies.get(key)?;
-        let policy = entry.policy().as_ref().ok()?;
+        let policy = entry.policy().as_deref().ok()?;
         if entry.approval().frozen_plan().is_some() || !(policy.mode == Mode::Approve || is_limited)
         {
             return None;

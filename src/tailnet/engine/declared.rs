@@ -96,7 +96,7 @@ impl Declarations<'_> {
             self.policies,
             self.dirty,
             None,
-            entry.policy().as_ref().ok(),
+            entry.policy().as_deref().ok(),
         );
         self.policies.insert(key.clone(), entry);
         begin_cleanup(self.policies, self.dirty, &key, deleting);
@@ -118,8 +118,8 @@ impl Declarations<'_> {
             self.tailnet_wide,
             self.policies,
             self.dirty,
-            before.as_ref(),
-            after.as_ref(),
+            before.as_deref(),
+            after.as_deref(),
         );
         self.take_edit(&key);
         begin_cleanup(self.policies, self.dirty, &key, declared.deleting);
@@ -154,7 +154,7 @@ impl Declarations<'_> {
                 self.tailnet_wide,
                 self.policies,
                 self.dirty,
-                entry.policy().as_ref().ok(),
+                entry.policy().as_deref().ok(),
                 None,
             );
             for id in entry.nodes() {
@@ -260,8 +260,8 @@ impl Declarations<'_> {
             self.tailnet_wide,
             self.policies,
             self.dirty,
-            before.as_ref().ok(),
-            after.as_ref(),
+            before.as_deref().ok(),
+            after.as_deref(),
         );
         self.take_edit(key);
     }

@@ -1,6 +1,6 @@
 //! Matches selectors with devices in shares: see [`crate::tailnet::evaluation`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     claims::redeclare,
@@ -39,7 +39,7 @@ impl Targeting<'_> {
         let is_first = !self.gate.can_compare_lists(self.observed);
         let entry = self.policies.get(key);
         let is_undecided = entry.is_some_and(|entry| {
-            let policy = entry.policy().as_ref().ok();
+            let policy = entry.policy().as_deref().ok();
             let policy = policy.filter(|policy| policy.mode != Mode::Observe);
             let claims = policy.is_some_and(|policy| policy.desired.has_tailnet_wide());
             let has_device = entry.nodes().next().is_some();
@@ -61,7 +61,7 @@ impl Targeting<'_> {
         };
         // A policy that is being deleted must adopt no further device.
         let leaves = entry.is_deleting();
-        let selector = entry.intended().as_ref().ok().and_then(|policy| {
+        let selector = entry.intended().as_deref().ok().and_then(|policy| {
             let selector = policy.selector().cloned()?;
             Some((selector, policy.allowance.clone()))
         });
@@ -183,14 +183,14 @@ impl Targeting<'_> {
             self.tailnet_wide,
             self.policies,
             self.dirty,
-            declared.as_ref(),
+            declared.as_deref(),
             Some(&before),
         );
         concern_devices(self.policies, self.dirty, key);
     }
 
     /// Puts an edited policy in force.
-    fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Policy, Refusal>) {
+    fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Arc<Policy>, Refusal>) {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
@@ -200,8 +200,8 @@ impl Targeting<'_> {
             self.tailnet_wide,
             self.policies,
             self.dirty,
-            before.as_ref().ok(),
-            after.as_ref(),
+            before.as_deref().ok(),
+            after.as_deref(),
         );
         concern_devices(self.policies, self.dirty, key);
         self.dirty.report(key);
@@ -230,7 +230,7 @@ pub(super) fn awaits_policies(
         .filter_map(|key| policies.get(key))
         .filter(|entry| entry.targets().is_awaited());
     awaited.any(|entry| {
-        let policy = entry.intended().as_ref();
+        let policy = entry.intended().as_deref();
         let device = observed.index().get(id);
         policy.is_ok_and(|policy| {
             policy.mode != Mode::Observe && device.is_some_and(|it| policy.allowance.is_about(it))

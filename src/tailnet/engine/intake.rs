@@ -1,5 +1,7 @@
 //! First phase: takes an input. Facts change the parts, and what they change is marked as dirty.
 
+use std::sync::Arc;
+
 use super::{
     Engine,
     ownership::note_sent,
@@ -52,7 +54,7 @@ impl Engine {
             Input::Turn => self.outbox.grant_turn(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
-            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, *record),
+            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, record),
             Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
             // Each step looks at the time, whatever its input is.
             Input::Wake => {}
@@ -140,7 +142,7 @@ impl Engine {
     }
 
     /// The record in a report of this object is durable.
-    fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
+    fn recorded(&mut self, key: &PolicyKey, uid: &str, record: Arc<PolicyRecord>) {
         let entry = self.policies.get_mut(key);
         // The report may be of a deleted object with the same name.
         if let Some(entry) = entry.filter(|entry| entry.uid() == uid) {

@@ -67,7 +67,7 @@ fn declared_keys(
     let (guardrails, types) = (policies.guardrails(), &tailnet_wide.types);
     node.policies()
         .iter()
-        .filter_map(|key| policies.get(key)?.policy().as_ref().ok())
+        .filter_map(|key| policies.get(key)?.policy().as_deref().ok())
         // A declaration that a guardrail denies protects no key.
         .filter(|policy| {
             let field = PolicyField::PostureAttributes;

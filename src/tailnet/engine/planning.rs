@@ -163,7 +163,7 @@ impl Planning<'_> {
             .filter_map(|key| self.policies.get(key))
             // Its status cannot record them all, so a crash would leave devices that nothing clears.
             .filter(|entry| !entry.targets().has_too_many())
-            .filter_map(|entry| Some((entry.policy().as_ref().ok()?, entry.needed_record())))
+            .filter_map(|entry| Some((entry.policy().as_deref().ok()?, entry.needed_record())))
             .collect();
         // A policy that has released the device still sends requests to clear it.
         let released = due(self.policies, node, id);
@@ -232,7 +232,7 @@ impl Planning<'_> {
         self.dirty.plan_all(concerned);
         let policies = &*self.policies;
         let change = self.change_budget.hold(most, share, |key| {
-            let policy = policies.get(key)?.policy().as_ref();
+            let policy = policies.get(key)?.policy().as_deref();
             policy.ok().map(Policy::rank)
         });
         self.dirty.report_all(change.beyond_share);

@@ -38,14 +38,14 @@ impl Reports<'_> {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let entry = self.policies.get(key)?;
         let state = self.state(key, entry)?;
-        let policy = entry.policy().as_ref().ok();
+        let policy = entry.policy().as_deref().ok();
         let at_rest = self.is_at_rest(entry, &state) && self.gate.can_compare_lists(self.observed);
         Some(PolicyReport {
             uid: entry.uid().to_owned(),
             held: self.held_plan_of(key),
             approval_errors: approval_errors(self.policies, key, at_rest),
             generation: entry.generation(),
-            record: entry.needed_record().clone(),
+            record: entry.record_to_report(),
             owned: Arc::clone(entry.owned_record()),
             unrecorded: entry.unrecorded(),
             changed_at: entry.changed_at(),

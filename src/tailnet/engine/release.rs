@@ -158,7 +158,7 @@ pub(super) fn forget_released(
 pub(super) fn due(policies: &PolicySet, node: &DeviceState, id: &NodeId) -> Vec<Released> {
     let due = node.clearing().iter().filter_map(|key| {
         let entry = policies.get(key).filter(|entry| entry.clears())?;
-        let policy = entry.policy().as_ref().ok()?;
+        let policy = entry.policy().as_deref().ok()?;
         Some(Released {
             policy: key.clone(),
             settings: entry.needed_record().managed.due(id),

@@ -237,7 +237,7 @@ fn node_approval_errors(entry: &PolicyEntry) -> Vec<String> {
     let Ok(Policy {
         target: Target::Device(target),
         ..
-    }) = entry.policy()
+    }) = entry.policy().as_deref()
     else {
         let nodes = entry.approval().given().nodes.iter();
         return nodes

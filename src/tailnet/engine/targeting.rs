@@ -56,7 +56,7 @@ impl Targeting<'_> {
             .policies
             .iter()
             .filter_map(|(key, entry)| {
-                let policy = entry.policy().as_ref().ok()?;
+                let policy = entry.policy().as_deref().ok()?;
                 let Target::Device(target) = &policy.target else {
                     return None;
                 };
@@ -299,7 +299,7 @@ fn find_devices(
     entry: &PolicyEntry,
     matching: Option<&BTreeSet<NodeId>>,
 ) -> Option<Binding> {
-    let policy = entry.policy().as_ref().ok()?;
+    let policy = entry.policy().as_deref().ok()?;
     if entry.is_deleting() {
         return None;
     }

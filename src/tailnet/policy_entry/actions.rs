@@ -66,7 +66,7 @@ impl PolicyEntry {
 
     pub fn has_actions(&self) -> bool {
         let desired = |entry: &Self| {
-            let policy = entry.policy.as_ref();
+            let policy = entry.policy.as_deref();
             policy.is_ok_and(|policy| policy.desired.has_actions())
         };
         !self.needed_record().actions.is_empty() || !self.actions.is_empty() || desired(self)
@@ -74,7 +74,7 @@ impl PolicyEntry {
 
     /// An expiry that an earlier process has completed but not recorded: the key has expired since.
     pub fn found_done(&self, device: &Device, now: Timestamp) -> Option<Change> {
-        let at = self.policy.as_ref().ok()?.desired.expire_key_at?;
+        let at = self.policy.as_deref().ok()?.desired.expire_key_at?;
         let record = self.needed_record().actions.expiries.get(&at)?;
         let before = *record.started.get(&device.node_id)?;
         let expired = device.expires.is_some_and(|expires| expires <= now);
@@ -84,7 +84,7 @@ impl PolicyEntry {
 
     /// Records the outcome of an expiry. Returns whether the record has changed.
     pub fn update_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
-        let Ok(policy) = self.policy.as_ref() else {
+        let Ok(policy) = self.policy.as_deref() else {
             return false;
         };
         // An invalid policy sends nothing, and so records nothing (docs/decisions/0018).
@@ -142,7 +142,7 @@ impl PolicyEntry {
         now: Timestamp,
     ) -> Option<NodeId> {
         let id = &device.node_id;
-        let policy = self.policy.as_ref().ok();
+        let policy = self.policy.as_deref().ok();
         let inactive = policy.is_some_and(|policy| {
             let inactivity = inactivity(policy, device, protected, now);
             matches!(inactivity, Some(Inactivity::Inactive(_)))
@@ -176,7 +176,7 @@ impl PolicyEntry {
             .deletions
             .get(id)
             .is_some_and(|record| record.counts(now));
-        let policy = self.policy.as_ref().ok();
+        let policy = self.policy.as_deref().ok();
         let delete_inactive = policy.and_then(|policy| policy.desired.delete_inactive);
         let most =
             delete_inactive.map_or(0, |delete_inactive| delete_inactive.max_per_day as usize);

@@ -17,7 +17,7 @@ pub(in crate::tailnet) struct Approval {
     /// Those in its annotation.
     given: Approvals,
     /// The plan that is pending approval.
-    frozen: Option<FrozenPlan>,
+    frozen: Option<Box<FrozenPlan>>,
     /// Changes that are approved on the policy and not made yet.
     approved: Changes,
     /// Changes that are approved over the change limit and not made yet.
@@ -65,8 +65,8 @@ impl Approval {
     }
 
     /// The plan that is pending approval.
-    pub const fn frozen_plan(&self) -> Option<&FrozenPlan> {
-        self.frozen.as_ref()
+    pub fn frozen_plan(&self) -> Option<&FrozenPlan> {
+        self.frozen.as_deref()
     }
 
     /// What is approved on a device. `limited`: the change limit holds the policy there.
@@ -80,7 +80,7 @@ impl Approval {
 
     /// Freezes a plan.
     pub fn freeze(&mut self, plan: FrozenPlan) {
-        self.frozen = Some(plan);
+        self.frozen = Some(Box::new(plan));
     }
 
     /// Drops a plan that the tailnet would approve, once the limit no longer holds the policy: nothing is
@@ -104,7 +104,7 @@ impl Approval {
         };
         // Not what the plan has lost since it was shown: nobody needs that any longer.
         approved.extend(plan.open().clone());
-        Some(plan)
+        Some(*plan)
     }
 
     /// Discards the frozen plan and the approved changes.

@@ -11,21 +11,21 @@ use crate::tailnet::{
 #[derive(Debug, Default)]
 pub(in crate::tailnet) struct Cleanup {
     /// Settings that are not cleared in this time are abandoned. `None`: it is not being deleted.
-    deadline: Option<Deadline>,
+    deadline: Option<Box<Deadline>>,
     /// The settings that it leaves behind, once the engine has given up.
-    abandoned: Option<Abandoned>,
+    abandoned: Option<Box<Abandoned>>,
 }
 
 impl Cleanup {
     /// The policy is being deleted, and may take this time without progress; or it is not.
     pub fn begin(&mut self, patience: Option<Duration>) {
-        self.deadline = patience.map(Deadline::new);
+        self.deadline = patience.map(|patience| Box::new(Deadline::new(patience)));
     }
 
     /// The time starts again, in a new term. Returns whether the policy is being deleted.
     pub fn restart(&mut self) -> bool {
         self.abandoned = None;
-        let deadline = self.deadline.as_mut();
+        let deadline = self.deadline.as_deref_mut();
         deadline.map(Deadline::restart).is_some()
     }
 
@@ -35,8 +35,8 @@ impl Cleanup {
     }
 
     /// The deadline of its deletion.
-    pub const fn deadline(&self) -> Option<&Deadline> {
-        self.deadline.as_ref()
+    pub fn deadline(&self) -> Option<&Deadline> {
+        self.deadline.as_deref()
     }
 
     /// Counts the time up to now. `waits`: what the cleanup waited for.
@@ -54,12 +54,12 @@ impl Cleanup {
     }
 
     /// The settings that it leaves behind, once the engine has given up.
-    pub const fn abandoned(&self) -> Option<&Abandoned> {
-        self.abandoned.as_ref()
+    pub fn abandoned(&self) -> Option<&Abandoned> {
+        self.abandoned.as_deref()
     }
 
     /// The cleanup is finished, or given up.
     pub fn end(&mut self, abandoned: Option<Abandoned>) {
-        self.abandoned = abandoned;
+        self.abandoned = abandoned.map(Box::new);
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 impl PolicyEntry {
     /// The declared fields that the policy starts to manage, because it acts on them.
     pub fn new_fields(&self, acts_on: impl Fn(&Field) -> bool) -> Vec<PolicyField> {
-        let policy = self.policy.as_ref().ok().filter(|_| !self.is_invalid());
+        let policy = self.policy.as_deref().ok().filter(|_| !self.is_invalid());
         // An observing policy owns no field, so nothing else would say that it does not act.
         let policy = policy.filter(|it| matches!(it.mode, Mode::Enforce | Mode::Approve));
         let new = policy
@@ -29,7 +29,7 @@ impl PolicyEntry {
 
     /// The devices on which it may start to manage something.
     pub fn partly_managed(&self) -> Vec<NodeId> {
-        let policy = self.policy.as_ref().ok();
+        let policy = self.policy.as_deref().ok();
         if policy.is_some_and(|policy| {
             let mut unmanaged = policy.unmanaged_fields(self.needed_record());
             unmanaged.next().is_some()

@@ -33,17 +33,20 @@ use crate::{
     },
 };
 
+/// The policy that is in force, or why none is.
+pub(in crate::tailnet) type InForce = Result<Arc<Policy>, Refusal>;
+
 /// A policy of the engine.
 #[derive(Debug)]
 pub(super) struct PolicyEntry {
     uid: String,
     generation: i64,
     /// The declared policy, or the errors of its spec.
-    declared: Result<Policy, Vec<String>>,
+    declared: Result<Arc<Policy>, Vec<String>>,
     /// The policy that is in force, or why none is.
-    policy: Result<Policy, Refusal>,
+    policy: InForce,
     /// The last valid declaration.
-    last_valid: Option<Policy>,
+    last_valid: Option<Arc<Policy>>,
     /// The state of its object's status.
     status_state: StatusState,
     /// The reconciles that its annotations request.
@@ -73,7 +76,7 @@ pub(super) struct Redeclared {
 }
 
 impl PolicyEntry {
-    pub fn new(declared: PolicyInput, policy: Result<Policy, Refusal>) -> Self {
+    pub fn new(declared: PolicyInput, policy: InForce) -> Self {
         let mut entry = Self {
             uid: declared.uid,
             generation: declared.generation,
@@ -114,9 +117,9 @@ impl PolicyEntry {
     pub fn edit(
         &mut self,
         generation: i64,
-        declared: Result<Policy, Vec<String>>,
-        policy: Result<Policy, Refusal>,
-    ) -> Result<Policy, Refusal> {
+        declared: Result<Arc<Policy>, Vec<String>>,
+        policy: InForce,
+    ) -> InForce {
         self.generation = generation;
         if let Ok(valid) = &declared {
             // An invalid edit leaves the last valid spec, which keeps its precedence (docs/decisions/0018).
@@ -127,14 +130,14 @@ impl PolicyEntry {
     }
 
     /// The guardrails allow something else. Returns the policy that was in force.
-    pub fn replace(&mut self, policy: Result<Policy, Refusal>) -> Result<Policy, Refusal> {
+    pub fn replace(&mut self, policy: InForce) -> InForce {
         let before = std::mem::replace(&mut self.policy, policy);
         self.targets.note_edit(before.as_ref().ok());
         before
     }
 
     /// Puts an edit in force that was set aside. Returns the policy that was in force.
-    pub fn put_in_force(&mut self, policy: Result<Policy, Refusal>) -> Result<Policy, Refusal> {
+    pub fn put_in_force(&mut self, policy: InForce) -> InForce {
         std::mem::replace(&mut self.policy, policy)
     }
 
@@ -153,18 +156,18 @@ impl PolicyEntry {
     }
 
     /// The policy that is in force, or why none is.
-    pub const fn policy(&self) -> &Result<Policy, Refusal> {
+    pub const fn policy(&self) -> &InForce {
         &self.policy
     }
 
     /// The declared policy, or the errors of its spec.
-    pub const fn declared(&self) -> &Result<Policy, Vec<String>> {
+    pub const fn declared(&self) -> &Result<Arc<Policy>, Vec<String>> {
         &self.declared
     }
 
     /// What counts as declared while the spec is invalid: its last valid declaration, or the one that the
     /// status says.
-    pub fn last_valid(&self) -> Option<&Policy> {
+    pub fn last_valid(&self) -> Option<&Arc<Policy>> {
         let readable = self.status_state.readable.as_ref();
         self.last_valid.as_ref().or(readable)
     }
@@ -175,8 +178,13 @@ impl PolicyEntry {
     }
 
     /// The record that is needed.
-    pub const fn needed_record(&self) -> &PolicyRecord {
+    pub fn needed_record(&self) -> &PolicyRecord {
         self.records.needed()
+    }
+
+    /// The record that is needed, to be reported.
+    pub fn record_to_report(&self) -> Arc<PolicyRecord> {
+        Arc::clone(self.records.needed())
     }
 
     /// How much of the record is durable.
@@ -185,7 +193,7 @@ impl PolicyEntry {
     }
 
     /// A report with this record is stored.
-    pub fn confirm(&mut self, record: PolicyRecord) {
+    pub fn confirm(&mut self, record: Arc<PolicyRecord>) {
         self.records.confirm(record);
     }
 
@@ -223,7 +231,7 @@ impl PolicyEntry {
 
     /// Its selector, if it has one, and the devices among which it selects.
     pub fn selector(&self) -> Option<(&Selector, &AllowedRules)> {
-        let policy = self.policy.as_ref().ok()?;
+        let policy = self.policy.as_deref().ok()?;
         match &policy.target {
             Target::Selector(selector) => Some((selector, &policy.allowance)),
             Target::Device(_) => None,
@@ -231,16 +239,17 @@ impl PolicyEntry {
     }
 
     /// The policy that is in force, or will be once its devices are known.
-    pub fn intended(&self) -> &Result<Policy, Refusal> {
+    pub fn intended(&self) -> &InForce {
         let next = self.targets.evaluation().and_then(Evaluation::next);
         next.unwrap_or(&self.policy)
     }
 
     /// Sets an edit aside until its devices are known. Until then the policy keeps its precedence on its
     /// former devices, and sends nothing. Returns the edited policy and the one in force.
-    pub fn set_aside(&mut self) -> Option<(Result<Policy, Refusal>, Policy)> {
+    pub fn set_aside(&mut self) -> Option<(InForce, Arc<Policy>)> {
+        let before = self.targets.take_before_edit()?;
         // As an invalid policy does, it holds back others and sends nothing itself.
-        let before = self.targets.take_before_edit()?.while_invalid();
+        let before = Arc::new(Policy::clone(&before).while_invalid());
         let edited = std::mem::replace(&mut self.policy, Ok(before.clone()));
         if let Some(evaluation) = self.targets.evaluation_mut() {
             evaluation.set_aside(edited.clone());
@@ -329,7 +338,7 @@ impl PolicyEntry {
 
     /// The recorded bound device, as long as the spec names the device in the same way.
     pub fn bound_node(&self) -> Option<&NodeId> {
-        let Target::Device(target) = &self.policy.as_ref().ok()?.target else {
+        let Target::Device(target) = &self.policy.as_deref().ok()?.target else {
             return None;
         };
         let bound = self.needed_record().bound.as_ref()?;
@@ -338,7 +347,7 @@ impl PolicyEntry {
 
     /// The recorded devices that have the name of the spec, while the policy is bound to none of them.
     pub fn rivals(&self) -> impl Iterator<Item = &NodeId> {
-        let target = match self.policy.as_ref().map(|policy| &policy.target) {
+        let target = match self.policy.as_deref().map(|policy| &policy.target) {
             Ok(Target::Device(target)) => Some(target),
             _ => None,
         };
@@ -352,7 +361,7 @@ impl PolicyEntry {
 
     /// The rivals to record with a binding; they stay as before while it is undecided.
     pub fn rivals_of(&self, binding: Option<&Binding>) -> Option<Arc<Rivals>> {
-        match (self.policy.as_ref().map(|policy| &policy.target), binding) {
+        match (self.policy.as_deref().map(|policy| &policy.target), binding) {
             (Ok(Target::Device(target)), Some(Binding::Ambiguous(nodes))) => {
                 Some(Arc::new(Rivals::of(target, nodes)))
             }
@@ -392,7 +401,7 @@ impl PolicyEntry {
     /// The record of the bound device. It stays as before while no device is found; selectors have none.
     pub fn record_of(&self, binding: Option<&Binding>, index: &DeviceIndex) -> Option<Bound> {
         let before = self.needed_record().bound.clone();
-        let Ok(policy) = self.policy.as_ref() else {
+        let Ok(policy) = self.policy.as_deref() else {
             return before;
         };
         if self.is_invalid() {

@@ -134,7 +134,7 @@ impl PolicyEntry {
     /// The policy no longer owns a key that it declares with an expiry that has passed: the server removes
     /// the attribute, and a value that someone sets later is theirs.
     pub fn disown_expired(&mut self, now: Timestamp) {
-        let Ok(policy) = self.policy.as_ref() else {
+        let Ok(policy) = self.policy.as_deref() else {
             return;
         };
         let declared = policy.desired.attributes.iter().flatten();
@@ -151,7 +151,7 @@ impl PolicyEntry {
 
     /// Records the expiries that the policy declares. Returns whether they have changed.
     pub fn record_expiries(&mut self) -> bool {
-        let Some(policy) = self.policy.as_ref().ok().filter(|_| !self.is_invalid()) else {
+        let Some(policy) = self.policy.as_deref().ok().filter(|_| !self.is_invalid()) else {
             return false;
         };
         // A policy that sends nothing comes to own nothing.
@@ -189,7 +189,7 @@ impl PolicyEntry {
     /// released with the field; these are on a device that was not listed then. Returns whether there are any.
     pub fn clear_late_keys(&mut self, id: &NodeId) -> bool {
         let clears = |policy: &Policy| policy.clears() && policy.desired.attributes.is_none();
-        let is_due = self.policy.as_ref().is_ok_and(clears)
+        let is_due = self.policy.as_deref().is_ok_and(clears)
             && !self.is_invalid()
             && self.needed_record().owned.known_at(id).is_some();
         if is_due {

@@ -7,67 +7,74 @@ use crate::{
     plan::{DeviceIndex, PolicyRecord},
 };
 
-/// The record of a policy, as it is needed and as it is stored.
+/// The record of a policy, as it is needed and as it is stored: most of the time one record, which is shared.
 #[derive(Debug)]
 pub(in crate::tailnet) struct PolicyRecords {
     /// In the last watched status; a term starts with it.
-    watched: PolicyRecord,
+    watched: Arc<PolicyRecord>,
     /// A crash does not lose it.
-    durable: PolicyRecord,
+    durable: Arc<PolicyRecord>,
     /// What the next report stores.
-    needed: PolicyRecord,
+    needed: Arc<PolicyRecord>,
 }
 
 impl PolicyRecords {
     /// The record that a status has.
     pub fn new(stored: PolicyRecord) -> Self {
+        let stored = Arc::new(stored);
         Self {
-            watched: stored.clone(),
-            durable: stored.clone(),
+            watched: Arc::clone(&stored),
+            durable: Arc::clone(&stored),
             needed: stored,
         }
     }
 
     /// The record that is needed.
-    pub const fn needed(&self) -> &PolicyRecord {
+    pub const fn needed(&self) -> &Arc<PolicyRecord> {
         &self.needed
     }
 
-    pub const fn needed_mut(&mut self) -> &mut PolicyRecord {
-        &mut self.needed
+    pub fn needed_mut(&mut self) -> &mut PolicyRecord {
+        Arc::make_mut(&mut self.needed)
     }
 
     /// Notes the record of another watched status. The process knows better what is needed and durable: the
     /// watch may lag behind its own reports.
     pub fn watch(&mut self, watched: PolicyRecord) {
-        self.watched = watched;
+        self.watched = if watched == *self.needed {
+            Arc::clone(&self.needed)
+        } else {
+            Arc::new(watched)
+        };
     }
 
     /// A report with this record is stored.
-    pub fn confirm(&mut self, durable: PolicyRecord) {
+    pub fn confirm(&mut self, durable: Arc<PolicyRecord>) {
         self.durable = durable;
     }
 
     /// Another leader may have written the status since: only what is stored counts.
     pub fn start_term(&mut self) {
         // What this process needed in its last term may be decided by another leader by now.
-        self.needed = self.watched.clone();
-        self.durable = self.watched.clone();
+        self.needed = Arc::clone(&self.watched);
+        self.durable = Arc::clone(&self.watched);
     }
 
     /// Without the finalizer, the status does not survive a deletion: its record of managed devices counts as
     /// not durable. Returns whether it had any.
     pub fn lose_managed(&mut self) -> bool {
         let had = !self.durable.managed.is_empty();
-        self.durable.managed = Arc::default();
+        if had {
+            Arc::make_mut(&mut self.durable).managed = Arc::default();
+        }
         had
     }
 
     /// Restores the owned keys for the devices of a list. They are what the status says, so they are durable.
     pub fn meet_all(&mut self, index: &DeviceIndex) {
-        Arc::make_mut(&mut self.needed.owned).meet_all(index);
+        Arc::make_mut(&mut self.needed_mut().owned).meet_all(index);
         // Or requests would wait for a record that is stored already.
-        self.durable.owned = Arc::clone(&self.needed.owned);
+        Arc::make_mut(&mut self.durable).owned = Arc::clone(&self.needed.owned);
     }
 
     /// Whether the released fields are stored as they are needed.

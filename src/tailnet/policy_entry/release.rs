@@ -36,11 +36,11 @@ impl PolicyEntry {
 
     /// Whether requests may be sent for the devices that it has released.
     pub fn clears(&self) -> bool {
-        self.policy.as_ref().is_ok_and(Policy::clears)
+        self.policy.as_deref().is_ok_and(Policy::clears)
     }
 
     pub fn retains(&self) -> bool {
-        let policy = self.policy.as_ref();
+        let policy = self.policy.as_deref();
         policy.is_ok_and(|policy| policy.deletion == Deletion::Retain) && !self.is_invalid()
     }
 

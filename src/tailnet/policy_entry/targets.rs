@@ -1,6 +1,6 @@
 //! The devices that a policy targets: the last result, and the one that is being worked out.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     model::NodeId,
@@ -16,9 +16,9 @@ pub(in crate::tailnet) struct Targets {
     /// Devices on which the expression of its selector fails; it does not target them.
     selector_errors: BTreeSet<NodeId>,
     /// The progress of its selector, if it has one.
-    evaluation: Option<Evaluation>,
+    evaluation: Option<Box<Evaluation>>,
     /// The policy before the last edit, until the devices that it targets now are known.
-    before_edit: Option<Policy>,
+    before_edit: Option<Arc<Policy>>,
     /// Another process may have acted for it already, and this one does not know yet which devices it
     /// targets.
     awaited: bool,
@@ -129,13 +129,13 @@ impl Targets {
     }
 
     /// The progress of its selector.
-    pub const fn evaluation(&self) -> Option<&Evaluation> {
-        self.evaluation.as_ref()
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.evaluation.as_deref()
     }
 
     /// The progress of its selector, to go on with it.
-    pub const fn evaluation_mut(&mut self) -> Option<&mut Evaluation> {
-        self.evaluation.as_mut()
+    pub fn evaluation_mut(&mut self) -> Option<&mut Evaluation> {
+        self.evaluation.as_deref_mut()
     }
 
     /// Begins to match all devices, unless this selector is being matched, or was, and its devices are known.
@@ -163,17 +163,17 @@ impl Targets {
             }
             return None;
         }
-        let replaced = evaluation.replace(Evaluation::new(selector, allowance, index));
+        let replaced = evaluation.replace(Box::new(Evaluation::new(selector, allowance, index)));
         Some(replaced.is_some())
     }
 
     /// Its selector is no longer matched: it has none. Returns the edit that was set aside.
-    pub fn end_evaluation(&mut self) -> Option<Result<Policy, Refusal>> {
+    pub fn end_evaluation(&mut self) -> Option<Result<Arc<Policy>, Refusal>> {
         self.evaluation.take()?.take_next()
     }
 
     /// All devices have been matched for the first time. Returns the edit that was set aside.
-    pub fn finish_evaluation(&mut self) -> Option<Result<Policy, Refusal>> {
+    pub fn finish_evaluation(&mut self) -> Option<Result<Arc<Policy>, Refusal>> {
         self.before_edit = None;
         self.evaluation.as_mut()?.take_next()
     }
@@ -209,7 +209,7 @@ impl Targets {
     }
 
     /// The policy is edited. `before`: the one that was in force.
-    pub fn note_edit(&mut self, before: Option<&Policy>) {
+    pub fn note_edit(&mut self, before: Option<&Arc<Policy>>) {
         if let Some(evaluation) = &mut self.evaluation {
             // This edit overtakes one that waits for its devices.
             evaluation.take_next();
@@ -219,7 +219,7 @@ impl Targets {
     }
 
     /// The policy before the last edit, which stays in force until the devices of the edited one are known.
-    pub fn take_before_edit(&mut self) -> Option<Policy> {
+    pub fn take_before_edit(&mut self) -> Option<Arc<Policy>> {
         self.before_edit.take()
     }
 }

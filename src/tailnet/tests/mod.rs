@@ -14,8 +14,5 @@ use crate::plan::PolicyKey;
 
 /// A policy of the namespace `network`.
 pub(super) fn key(name: &str) -> PolicyKey {
-    PolicyKey {
-        namespace: "network".to_owned(),
-        name: name.to_owned(),
-    }
+    PolicyKey::new("network", name)
 }

@@ -59,10 +59,10 @@ fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<Po
         // An empty stream is one empty document.
         let policy = Option::<TailscaleDevicePolicy>::deserialize(document).unwrap();
         let Some(policy) = policy else { continue };
-        let key = PolicyKey {
-            namespace: policy.metadata.namespace.unwrap(),
-            name: policy.metadata.name.unwrap(),
-        };
+        let key = PolicyKey::new(
+            policy.metadata.namespace.unwrap(),
+            policy.metadata.name.unwrap(),
+        );
         let created = Timestamp::UNIX_EPOCH;
         let uid = policies.len().to_string();
         policies.push(convert::policy(key, uid, 1, created, &policy.spec, None));

@@ -7,7 +7,7 @@ use crate::{
     },
     convert::GuardrailsSource,
     model::Refused,
-    plan::{Admission, Forbidden, Guardrails},
+    plan::{Admission, Forbidden, Guardrails, Policy},
 };
 
 /// The guardrails of a tailnet. None if the tailnet is not among the manifests, or if its guardrails are
@@ -54,7 +54,7 @@ pub fn check(
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {
     let refused = policies.iter().filter_map(|located| {
-        let policy = located.input.policy.clone().ok()?;
+        let policy = Policy::clone(located.input.policy.as_deref().ok()?);
         Some((located, admission.admit(policy).err()?))
     });
     let diagnostics = refused.map(|(located, forbidden)| diagnostics(located, &forbidden, tailnet));

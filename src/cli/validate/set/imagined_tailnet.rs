@@ -2,7 +2,7 @@
 //!
 //! With it the planner itself finds the conflicts between policies: no rule of it is repeated here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     api::DeviceSelector,
@@ -54,7 +54,7 @@ impl ImaginedTailnet {
                     if !selector.matches(&device) {
                         // An expression can require anything. The policy gets a device of its own, and so no
                         // conflict.
-                        policy.target = Target::Device(DeviceTarget {
+                        Arc::make_mut(policy).target = Target::Device(DeviceTarget {
                             identity: Identity::NodeId(node),
                             tags: TagSet::new(),
                             users: Vec::new(),

@@ -17,10 +17,10 @@ use crate::{
 fn of(actions: ActionReport, records: ActionRecords) -> TailscaleDevicePolicyStatus {
     let report = PolicyReport {
         actions,
-        record: PolicyRecord {
+        record: Arc::new(PolicyRecord {
             actions: Arc::new(records),
             ..PolicyRecord::default()
-        },
+        }),
         ..report(bound(device()))
     };
     of_policy(

@@ -25,10 +25,7 @@ pub(super) fn node(id: &str) -> NodeId {
 }
 
 pub(super) fn key(name: &str) -> PolicyKey {
-    PolicyKey {
-        namespace: "network".into(),
-        name: name.into(),
-    }
+    PolicyKey::new("network", name)
 }
 
 pub(super) fn failure(reason: Reason, retry: Retry) -> Failure {
@@ -81,10 +78,10 @@ pub(super) fn report(state: State) -> PolicyReport {
         within: None,
         uid: String::new(),
         generation: 3,
-        record: PolicyRecord {
+        record: Arc::new(PolicyRecord {
             bound: Some(bound),
             ..PolicyRecord::default()
-        },
+        }),
         owned: Arc::default(),
         unrecorded: 0,
         changed_at: None,

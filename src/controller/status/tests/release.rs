@@ -74,7 +74,7 @@ fn managed_devices_are_read_as_they_were_written() {
         keys: ["custom:a".parse().unwrap()].into(),
         routes: Route::exit_node(),
     };
-    report.record.managed = Arc::new(ManagedDevices {
+    Arc::make_mut(&mut report.record).managed = Arc::new(ManagedDevices {
         nodes: [node("n1")].into(),
         routes: ["10.0.0.0/16".parse().unwrap()].into(),
         partly: [(node("n1"), RouteSet::new())].into_iter().collect(),
@@ -89,7 +89,7 @@ fn managed_devices_are_read_as_they_were_written() {
     let created = jiff::Timestamp::UNIX_EPOCH;
     let spec = TailscaleDevicePolicySpec::default();
     let read = convert::policy(key("a"), String::new(), 1, created, &spec, Some(&status));
-    assert_eq!(read.record, report.record);
+    assert_eq!(read.record, *report.record);
 }
 
 /// The API server takes requests of up to 3 MiB, etcd keeps objects of up to 1.5 MiB.
@@ -97,7 +97,7 @@ fn managed_devices_are_read_as_they_were_written() {
 fn maximum_number_of_managed_devices_fits_into_an_object() {
     let ids = (0..MAX_MANAGED).map(|number| node(&format!("n{number:012}CNTRL")));
     let mut report = report(bound(device()));
-    report.record.managed = Arc::new(ManagedDevices {
+    Arc::make_mut(&mut report.record).managed = Arc::new(ManagedDevices {
         nodes: ids.clone().collect(),
         partly: ids.map(|id| (id, RouteSet::new())).collect(),
         ..ManagedDevices::default()

@@ -1,6 +1,7 @@
 //! Deleting inactive devices.
 
 use super::*;
+use crate::model::TagSet;
 
 #[test]
 fn device_is_deleted_when_inactive_for_long_enough() {
@@ -57,7 +58,7 @@ fn device_is_not_deleted_unless_surely_inactive() {
     let single = Policy {
         target: Target::Device(DeviceTarget {
             identity: Identity::Hostname("host".to_owned()),
-            tags: BTreeSet::new(),
+            tags: TagSet::new(),
             users: Vec::new(),
         }),
         ..deletes_inactive()
@@ -83,7 +84,7 @@ fn device_to_be_deleted_gets_no_other_request() {
     );
     // While the deletion is pending approval, other changes are sent.
     let mut approving = policy.clone();
-    approving.key.name = "approving".to_owned();
+    approving.key = PolicyKey::new(&*approving.key.namespace, "approving");
     approving.mode = Mode::Approve;
     approving.desired.exit_node = None;
     policy.desired.delete_inactive = None;

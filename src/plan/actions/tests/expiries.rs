@@ -158,7 +158,7 @@ fn action_of_policy_without_status_is_held() {
 #[test]
 fn one_request_expires_the_key_for_all_due_policies() {
     let (first, mut second) = (expires_at(now() - MINUTE), expires_at(now()));
-    second.key.name = "second".to_owned();
+    second.key = PolicyKey::new(&*second.key.namespace, "second");
     let record = PolicyRecord::default();
     let plan = plan(&device(), &[(&second, &record), (&first, &record)]);
     let (_, together) = next_call(&plan, &BTreeSet::new()).unwrap();

@@ -26,10 +26,7 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 fn policy(desired: DesiredSettings) -> Policy {
     Policy {
-        key: PolicyKey {
-            namespace: "network".to_owned(),
-            name: "policy".to_owned(),
-        },
+        key: PolicyKey::new("network", "policy"),
         uid: "uid".to_owned(),
         generation: 1,
         priority: 0,

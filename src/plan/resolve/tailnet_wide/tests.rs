@@ -10,7 +10,9 @@ use proptest::{collection, option, prelude::*};
 
 use super::{AttributeType, AttributeTypes};
 use crate::{
-    model::{AttributeValue, Attributes, DesiredAttribute, Device, NodeId, Setting, SettingValue},
+    model::{
+        AttributeValue, Attributes, DesiredAttribute, Device, NodeId, Setting, SettingValue, TagSet,
+    },
     plan::{
         Admission, AllowedRules, Approvals, Call, ConflictKind, Deletion, DesiredSettings,
         DeviceIndex, DeviceTarget, Field, Hold, Identity, ListOwnership, Mode, OwnedKeys,
@@ -46,12 +48,12 @@ impl Tailnet {
             .into_iter()
             .enumerate()
             .map(|(number, mut policy)| {
-                policy.key.name = format!("policy-{number}");
+                policy.key = PolicyKey::new(&*policy.key.namespace, format!("policy-{number}"));
                 PolicyInput {
                     key: policy.key.clone(),
                     uid: String::new(),
                     generation: 1,
-                    policy: Ok(policy),
+                    policy: Ok(Arc::new(policy)),
                     record: PolicyRecord::default(),
                     request: ReconcileRequest::default(),
                     approvals: Approvals::default(),
@@ -126,7 +128,7 @@ impl Tailnet {
     }
 
     fn ranked(&self) -> Vec<&Policy> {
-        let policies = self.policies.iter().map(|d| d.policy.as_ref().unwrap());
+        let policies = self.policies.iter().map(|d| d.policy.as_deref().unwrap());
         let mut ranked: Vec<_> = policies.filter(|p| p.mode != Mode::Observe).collect();
         ranked.sort_by_key(|policy| policy.rank());
         ranked
@@ -135,17 +137,14 @@ impl Tailnet {
 
 fn policy(device: u8, desired: DesiredSettings) -> Policy {
     Policy {
-        key: PolicyKey {
-            namespace: "network".to_owned(),
-            name: String::new(),
-        },
+        key: PolicyKey::new("network", String::new()),
         uid: String::new(),
         generation: 1,
         priority: 0,
         created: Timestamp::UNIX_EPOCH,
         target: Target::Device(DeviceTarget {
             identity: Identity::NodeId(id(device)),
-            tags: BTreeSet::new(),
+            tags: TagSet::new(),
             users: Vec::new(),
         }),
         desired,
@@ -305,7 +304,7 @@ proptest! {
     #[test]
     fn edit_returns_all_affected_policies(policies in collection::vec(some_policy(), 1..6), edit in some_policy()) {
         let mut types = AttributeTypes::default();
-        let named: Vec<Policy> = Tailnet::new(policies).policies.into_iter().map(|d| d.policy.unwrap()).collect();
+        let named: Vec<Policy> = Tailnet::new(policies).policies.into_iter().map(|d| Policy::clone(&d.policy.unwrap())).collect();
         for policy in &named {
             types.declare(None, Some(policy));
         }

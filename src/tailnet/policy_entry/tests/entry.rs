@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{entry, input, invalid_entry, recorded_entry};
 use crate::tailnet::tests::simulation::builders::{
     attributes, blank, hostname, policy, policy_key, tags,
@@ -67,7 +69,7 @@ fn a_reconcile_is_requested_until_the_status_names_the_request() {
         request: [Some("now".to_owned()), None],
         ..input(policy(0, tags(&[])), PolicyRecord::default())
     };
-    let mut entry = PolicyEntry::new(declared, Ok(policy(0, tags(&[]))));
+    let mut entry = PolicyEntry::new(declared, Ok(Arc::new(policy(0, tags(&[])))));
     assert!(entry.asks_for_reconcile());
     entry.finish_request();
     assert!(!entry.asks_for_reconcile());
@@ -84,7 +86,7 @@ fn without_a_finalizer_the_record_of_managed_devices_is_not_durable() {
         },
         ..input(policy(0, tags(&[])), record.clone())
     };
-    let entry = PolicyEntry::new(declared, Ok(policy(0, tags(&[]))));
+    let entry = PolicyEntry::new(declared, Ok(Arc::new(policy(0, tags(&[])))));
     assert!(!entry.records().are_durable());
     let kept = recorded_entry(policy(0, tags(&[])), record);
     assert!(kept.records().are_durable());
@@ -95,7 +97,7 @@ fn another_term_starts_with_the_record_that_is_stored() {
     let mut entry = recorded_entry(policy(0, tags(&[])), bound(3, NAMED));
     let other = bound(0, NAMED);
     entry.record_binding(other.bound.clone(), None);
-    entry.confirm(other);
+    entry.confirm(Arc::new(other));
     entry.start_term();
     assert_eq!(*entry.needed_record(), bound(3, NAMED));
     assert!(entry.records().are_durable());

@@ -9,6 +9,7 @@ mod targets;
 
 use super::PolicyEntry;
 use crate::plan::{Approvals, Policy, PolicyInput, PolicyRecord, StatusState};
+use std::sync::Arc;
 
 /// A policy as it is declared first, with this record in its status.
 fn input(policy: Policy, record: PolicyRecord) -> PolicyInput {
@@ -16,7 +17,7 @@ fn input(policy: Policy, record: PolicyRecord) -> PolicyInput {
         key: policy.key.clone(),
         uid: "uid".to_owned(),
         generation: 1,
-        policy: Ok(policy),
+        policy: Ok(Arc::new(policy)),
         record,
         request: [None, None],
         approvals: Approvals::default(),
@@ -32,7 +33,7 @@ fn entry(policy: Policy) -> PolicyEntry {
 
 /// The same, with this record in its status.
 fn recorded_entry(policy: Policy, record: PolicyRecord) -> PolicyEntry {
-    PolicyEntry::new(input(policy.clone(), record), Ok(policy))
+    PolicyEntry::new(input(policy.clone(), record), Ok(Arc::new(policy)))
 }
 
 /// The entry of a policy whose spec has become invalid.
@@ -41,5 +42,5 @@ fn invalid_entry(policy: Policy, record: PolicyRecord) -> PolicyEntry {
         policy: Err(vec!["spec.tags: found x".to_owned()]),
         ..input(policy.clone(), record)
     };
-    PolicyEntry::new(declared, Ok(policy))
+    PolicyEntry::new(declared, Ok(Arc::new(policy)))
 }

@@ -9,6 +9,7 @@ use crate::{
         tests::simulation::model::{device, node_id},
     },
 };
+use std::sync::Arc;
 
 /// So many devices; those with an even number have `tag:s`.
 fn index(count: usize) -> DeviceIndex {
@@ -98,10 +99,10 @@ fn an_edit_that_is_set_aside_is_intended_and_not_in_force() {
         .targets_mut()
         .begin_evaluation(selector(), AllowedRules::default(), &index);
     let evaluation = policy.targets_mut().evaluation_mut().unwrap();
-    evaluation.set_aside(Ok(edited.clone()));
+    evaluation.set_aside(Ok(Arc::new(edited.clone())));
     assert!(policy.targets().is_set_aside() && policy.targets().is_first_evaluated());
-    assert_eq!(policy.intended(), &Ok(edited));
-    assert_eq!(*policy.policy(), Ok(before));
+    assert_eq!(policy.intended(), &Ok(Arc::new(edited)));
+    assert_eq!(*policy.policy(), Ok(Arc::new(before)));
     // The next edit replaces it.
     policy.targets_mut().note_edit(None);
     assert!(!policy.targets().is_set_aside());

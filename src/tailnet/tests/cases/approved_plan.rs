@@ -1,5 +1,6 @@
 //! An engine that applies an approved plan: no other change, and with an end.
 
+use std::sync::Arc;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -72,7 +73,7 @@ fn declared(kept: &Kept) -> PolicyInput {
         key: kept.policy.key.clone(),
         uid: kept.policy.uid.clone(),
         generation: kept.policy.generation,
-        policy: Ok(kept.policy.clone()),
+        policy: Ok(Arc::new(kept.policy.clone())),
         record: kept.record.clone(),
         request: kept.request.clone(),
         approvals: kept.approvals.clone(),

@@ -14,10 +14,7 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn of_hostile(policy: Policy) -> Policy {
-    let key = PolicyKey {
-        namespace: "hostile".to_owned(),
-        ..policy.key
-    };
+    let key = PolicyKey::new("hostile", &*policy.key.name);
     Policy { key, ..policy }
 }
 

@@ -18,10 +18,7 @@ const DEVICES: usize = 60;
 const SMALL: usize = 1;
 
 fn of(namespace: &str, policy: Policy) -> Policy {
-    let key = PolicyKey {
-        namespace: namespace.to_owned(),
-        ..policy.key
-    };
+    let key = PolicyKey::new(namespace, &*policy.key.name);
     Policy { key, ..policy }
 }
 
@@ -149,7 +146,7 @@ fn a_namespace_waits_for_another_one_as_long_as_for_itself_at_most() {
             selecting("device.os == 'linux'", fleet(tags(&["tag:a"]))),
         );
         large.mode = Mode::Observe;
-        large.key.name = format!("large-{number}");
+        large.key = PolicyKey::new(&*large.key.namespace, format!("large-{number}"));
         world.apply(large);
     }
     world.run_for(Duration::from_secs(10));
@@ -259,7 +256,7 @@ fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
         };
         let mut first = selecting("device.os == 'linux'", desires(true, 1));
         // This policy is evaluated after the other one.
-        first.key.name = "z".to_owned();
+        first.key = PolicyKey::new(&*first.key.namespace, "z");
         let key = first.key.clone();
         world.apply(first);
         world.apply(desires(false, 0));

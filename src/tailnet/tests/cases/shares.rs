@@ -18,10 +18,7 @@ use crate::{
 const HOUR: Duration = Duration::from_hours(1);
 
 fn key(namespace: &str, number: usize) -> PolicyKey {
-    PolicyKey {
-        namespace: namespace.to_owned(),
-        name: format!("policy-{number}"),
-    }
+    PolicyKey::new(namespace, format!("policy-{number}"))
 }
 
 /// A policy of a namespace that changes one device.

@@ -26,10 +26,7 @@ const HOSTILE: &str = "hostile";
 const VICTIM: &str = "network";
 
 fn policy_key(namespace: &str) -> PolicyKey {
-    PolicyKey {
-        namespace: namespace.to_owned(),
-        name: "policy".to_owned(),
-    }
+    PolicyKey::new(namespace, "policy")
 }
 
 /// A policy of the hostile namespace: it ranks before all policies of the others.
@@ -426,10 +423,7 @@ fn a_setting_that_cannot_be_reached_does_not_block_authorization_by_another_poli
         let mut world = tailnet();
         world.model.devices.get_mut(&node_id(0)).unwrap().authorized = false;
         world.apply(Policy {
-            key: PolicyKey {
-                namespace: VICTIM.to_owned(),
-                name: "string".to_owned(),
-            },
+            key: PolicyKey::new(VICTIM, "string"),
             ..victim(hostname("host-1"), attributes(&[("tier", "gold")]))
         });
         world.start();

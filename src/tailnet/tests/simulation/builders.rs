@@ -32,10 +32,7 @@ pub fn servers(count: usize) -> World {
 }
 
 pub fn policy_key(number: usize) -> PolicyKey {
-    PolicyKey {
-        namespace: "network".to_owned(),
-        name: format!("policy-{number}"),
-    }
+    PolicyKey::new("network", format!("policy-{number}"))
 }
 
 /// A policy that targets nothing and declares nothing.

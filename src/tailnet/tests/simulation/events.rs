@@ -94,7 +94,7 @@ impl World {
                 let recorded = Input::Recorded {
                     key: key.clone(),
                     uid,
-                    record: Box::new(record),
+                    record,
                 };
                 let kept = self.policies.get_mut(&key);
                 // As for the controller: the status of a deleted object need not be written.

@@ -164,7 +164,7 @@ impl Model {
             device.enabled_routes = None;
         }
         match self.unreadable.get(&device.node_id) {
-            Some(fields) => without(device, fields),
+            Some(fields) => without(device, *fields),
             None => device,
         }
     }
@@ -310,7 +310,7 @@ impl Model {
 }
 
 /// A device as the client reads it when it cannot read these fields.
-fn without(device: Device, fields: &UnreadableFields) -> Device {
+fn without(device: Device, fields: UnreadableFields) -> Device {
     let mut read = device;
     let blank = Device::plain(read.node_id.clone());
     for field in DeviceField::ALL {
@@ -319,7 +319,7 @@ fn without(device: Device, fields: &UnreadableFields) -> Device {
         }
     }
     Device {
-        unreadable: fields.clone(),
+        unreadable: fields,
         ..read
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     },
     tailnet::Input,
 };
+use std::sync::Arc;
 
 /// A policy as Kubernetes stores it.
 #[derive(Debug, Clone)]
@@ -128,11 +129,11 @@ impl World {
                 uid: kept.policy.uid.clone(),
                 generation: kept.policy.generation,
                 policy: match kept.broken {
-                    Broken::Valid => Ok(kept.policy.clone()),
+                    Broken::Valid => Ok(Arc::new(kept.policy.clone())),
                     _ => Err(vec!["spec.tags: broken".to_owned()]),
                 },
                 status_state: StatusState {
-                    readable: (kept.broken != Broken::Valid).then(|| kept.policy.clone()),
+                    readable: (kept.broken != Broken::Valid).then(|| Arc::new(kept.policy.clone())),
                     left_alone: kept.broken == Broken::Unreadable,
                     lacks_finalizer: !kept.anchored,
                 },

@@ -33,6 +33,6 @@ pub fn through_status(report: &PolicyReport) -> PolicyRecord {
     let owned = fixtures::through_status(&report.owned, &report.uid, report.unrecorded);
     PolicyRecord {
         owned: Arc::new(owned),
-        ..report.record.clone()
+        ..PolicyRecord::clone(&report.record)
     }
 }

@@ -112,7 +112,10 @@ impl EngineInputs {
             Input::Policy(declared) => {
                 let readable = declared.status_state.readable.clone();
                 let policy = declared.policy.clone();
-                let policy = policy.unwrap_or_else(|_| readable.unwrap().while_invalid());
+                let policy = policy.map_or_else(
+                    |_| Policy::clone(&readable.unwrap()).while_invalid(),
+                    |policy| Policy::clone(&policy),
+                );
                 self.declared.insert(declared.key.clone(), policy.clone());
                 if declared.deleting.is_some() {
                     self.deleting.insert(declared.key.clone());

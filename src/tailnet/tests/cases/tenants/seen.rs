@@ -8,7 +8,8 @@ use super::{HOSTILE, called, hostile, tag_with};
 use crate::{
     model::{ReportedAttribute, Route, Tag, TagSet},
     plan::{
-        DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Policy, Selector, Target,
+        DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Policy, PolicyKey, Selector,
+        Target,
     },
     tailnet::State,
     tailnet::tests::simulation::{
@@ -75,7 +76,7 @@ fn hide(world: &mut World, secrets: &mut fastrand::Rng) {
 fn tenants_policies() -> Vec<Policy> {
     let declared = |name: &str, target: Target, desired: DesiredSettings| {
         let mut policy = hostile(target, desired);
-        name.clone_into(&mut policy.key.name);
+        policy.key = PolicyKey::new(&*policy.key.namespace, name);
         policy.ownership.tags = ListOwnership::AtLeast;
         policy
     };

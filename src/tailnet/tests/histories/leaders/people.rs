@@ -1,6 +1,6 @@
 //! Random events of two processes: outages, edits, drift.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     convert::fixtures::guardrails,
-    model::{ChangeLimit, NodeId, ReportedAttribute, Route},
+    model::{ChangeLimit, NodeId, ReportedAttribute, Route, TagSet},
     plan::{
         ApprovedOn, DeleteInactive, Deletion, DesiredSettings, DeviceTarget, Identity,
         ListOwnership, Mode, Ownership, Policy, PolicyKey, Suspender, Target,
@@ -228,7 +228,7 @@ impl Pair {
         let node = |number| {
             Target::Device(DeviceTarget {
                 identity: Identity::NodeId(node_id(number)),
-                tags: BTreeSet::new(),
+                tags: TagSet::new(),
                 users: Vec::new(),
             })
         };

@@ -109,7 +109,6 @@ impl Pair {
                     object.record = recorded;
                 }
                 let PolicyReport { uid, record, .. } = *writing.report;
-                let record = Box::new(record);
                 self.step(process, Input::Recorded { key, uid, record });
             }
             Err(Refused::Gone) => {

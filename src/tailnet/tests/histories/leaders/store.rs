@@ -1,5 +1,6 @@
 //! The API server of two processes: objects with resource versions, and a lease.
 
+use std::sync::Arc;
 use std::{collections::BTreeMap, time::Duration};
 
 use super::super::{Broken, CLEAR_TIMEOUT, Kept, recorded, settings};
@@ -65,7 +66,7 @@ impl Object {
             key: self.policy.key.clone(),
             uid: self.policy.uid.clone(),
             generation: self.policy.generation,
-            policy: Ok(self.policy.clone()),
+            policy: Ok(Arc::new(self.policy.clone())),
             status_state: StatusState {
                 readable: None,
                 left_alone: false,
