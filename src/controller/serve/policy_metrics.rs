@@ -113,10 +113,7 @@ mod tests {
     use crate::controller::serve::metrics::Metrics;
 
     fn key(name: &str) -> PolicyKey {
-        PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        }
+        PolicyKey::new("network", name)
     }
 
     /// The lines about policies, as a scrape sees them.

@@ -130,10 +130,7 @@ mod tests {
     /// It declares nothing.
     fn policy(deletion: Deletion) -> Policy {
         Policy {
-            key: PolicyKey {
-                namespace: "network".to_owned(),
-                name: "fleet".to_owned(),
-            },
+            key: PolicyKey::new("network", "fleet"),
             uid: String::new(),
             generation: 1,
             priority: 0,

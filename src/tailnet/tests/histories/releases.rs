@@ -37,12 +37,12 @@ fn run(world: &mut World, log: &mut Log, steps: u64) {
 /// lost, refused, or late for longer than a read stays fresh, nothing may be cleared in that time.
 fn check_ends(world: &mut World) {
     let since = world.clock.saturating_sub(CLEAR_TIMEOUT);
-    let setbacks = world.setbacks.iter().filter(|at| **at > since).count();
+    let failures = world.failures.iter().filter(|at| **at > since).count();
     for (key, report) in std::mem::take(&mut world.seen.ends) {
         let is_given_up = !matches!(&report.state, State::Deleting(None));
         assert!(
-            !is_given_up || setbacks >= FAILING,
-            "{key}, after {setbacks} setbacks: {report:?}"
+            !is_given_up || failures >= FAILING,
+            "{key}, after {failures} failures: {report:?}"
         );
         world.given_up |= is_given_up;
     }

@@ -96,7 +96,7 @@ pub struct World {
     /// When the last report of the tailnet will be stored.
     pub keeping_tailnet: Duration,
     /// When requests failed or were not sent in time.
-    pub setbacks: Vec<Duration>,
+    pub failures: Vec<Duration>,
     /// A release was given up.
     pub given_up: bool,
 }
@@ -146,7 +146,7 @@ impl World {
             record_capacity: Capacity::default(),
             evaluation_share: None,
             keeping_tailnet: Duration::ZERO,
-            setbacks: Vec::new(),
+            failures: Vec::new(),
             given_up: false,
         }
     }

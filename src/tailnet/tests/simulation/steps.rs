@@ -19,7 +19,7 @@ impl World {
         };
         self.trace(&input);
         if matches!(input, Input::Answered(_, Err(_)) | Input::NotSent(_)) {
-            self.setbacks.push(self.clock);
+            self.failures.push(self.clock);
         }
         story::tell_input(self.clock, 0, &input);
         self.reported.note_answer(&input, self.clock);
