@@ -203,10 +203,10 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
         titles.extend(["NODE", "HOSTNAME", "OS", "IPV4", "ENABLED", "ADVERTISED"]);
     }
     // People must learn of locked-out devices without asking for them.
-    let may_be_locked_out = |view: &View<'_>| {
-        !view.tailnet_lock_error.is_empty() || view.is_unknown(DeviceField::TailnetLockError)
-    };
-    let has_state = wide || views.iter().any(may_be_locked_out);
+    let has_state = wide
+        || views.iter().any(|view| {
+            !view.tailnet_lock_error.is_empty() || view.is_unknown(DeviceField::TailnetLockError)
+        });
     if has_state {
         titles.push("STATE");
     }

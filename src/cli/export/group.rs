@@ -301,6 +301,7 @@ fn named(file_names: Vec<String>, drafts: Vec<Vec<Draft>>) -> Vec<ManifestFile> 
             manifests: manifests.collect(),
         });
     }
+    // By name, so that a stream and a folder have the same order.
     files.sort_by(|a, b| a.name.cmp(&b.name));
     files
 }

@@ -54,6 +54,7 @@ impl std::fmt::Display for Summary {
         for gap in self.gaps.iter().take(MAX_GAPS) {
             writeln!(f, "Not declared: {}", printable(gap))?;
         }
+        // Ten thousand devices can have as many gaps, and the files name them too.
         let more = self.gaps.len().saturating_sub(MAX_GAPS);
         if more > 0 {
             writeln!(

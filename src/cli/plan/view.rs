@@ -298,6 +298,7 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
             }
         }
     }
+    // After the notes about whole policies, as these are about one device each.
     for (node, plan) in &tailnet_plan.devices {
         let device = match snapshot.fleet.get(node) {
             Some(device) => device.label().to_string(),

@@ -24,6 +24,7 @@ pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
 }
 
 fn diagnostic(diagnostic: &Diagnostic) -> Value {
+    // Without a place for a folder that cannot be read.
     let mut value = json!({
         "severity": severity(diagnostic.severity),
         "code": diagnostic.code.as_str(),

@@ -46,9 +46,12 @@ pub(super) async fn check(
     let Some(tailnet) = of_one_tailnet(manifests, args.tailnet_ref.as_deref())? else {
         return Ok(Vec::new());
     };
-    let policies = manifests.policies.iter();
-    let of_tailnet = |it: &&LoadedPolicy| it.object.spec.tailnet_name() == tailnet;
-    let policies: Vec<&LoadedPolicy> = policies.filter(of_tailnet).collect();
+    // The connection reaches one tailnet, so policies of others cannot be compared.
+    let policies: Vec<&LoadedPolicy> = manifests
+        .policies
+        .iter()
+        .filter(|it| it.object.spec.tailnet_name() == tailnet)
+        .collect();
     let client = args.connection.client()?;
     let snapshot = Snapshot::new(&client).await?;
     let admission = set::admission(manifests, tailnet, controller_namespace);

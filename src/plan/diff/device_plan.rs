@@ -76,12 +76,13 @@ impl DevicePlan {
 
     /// The differences that keep a device out.
     fn keeping_out<'a>(&'a self, entry: &'a Difference) -> impl Iterator<Item = &'a Difference> {
-        let is_own = |other: &Difference| other.owners().any(|owner| entry.concerns(owner));
         self.differences
             .iter()
             .filter(|other| other.change != entry.change)
             .chain(self.waiting())
-            .filter(move |other| !other.cannot_hold() || is_own(other))
+            .filter(move |other| {
+                !other.cannot_hold() || other.owners().any(|owner| entry.concerns(owner))
+            })
     }
 
     /// What a difference of a policy waits for, for the author of that policy: the other settings of the device,

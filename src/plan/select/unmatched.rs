@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Glob, Selector};
+use super::Selector;
 use crate::model::{Device, folded, nearest};
 
 /// A criterion of a selector that no device meets by itself.
@@ -29,9 +29,14 @@ impl Unmatched {
         ]
         .into_iter()
         .filter_map(|(what, globs, known)| {
-            let is_met = |glob: &Glob| known.keys().any(|known| glob.matches(known));
+            let mut globs_met = globs
+                .iter()
+                .filter(|glob| known.keys().any(|known| glob.matches(known)));
             let texts: Vec<String> = globs.iter().map(ToString::to_string).collect();
-            (!globs.iter().any(is_met)).then(|| Self::of_list(what, &texts, known))?
+            globs_met
+                .next()
+                .is_none()
+                .then(|| Self::of_list(what, &texts, known))?
         });
         // Names, not patterns: `*` is no operating system.
         let names: Vec<String> = selector.os.iter().map(|os| folded(os)).collect();
@@ -50,11 +55,11 @@ impl Unmatched {
     fn new(criterion: String, word: &str, known: &BTreeMap<String, usize>) -> Self {
         // A machine chooses its hostname and OS: other characters do not get into a message. Tags need no
         // check, as the control server accepts only valid ones.
-        let is_printable = |text: &&str| {
+        let printable = known.keys().map(String::as_str).filter(|text| {
             let mut letters = text.chars();
             letters.all(|letter| letter.is_alphanumeric() || "-_.@+:".contains(letter))
-        };
-        let near = nearest(word, known.keys().map(String::as_str).filter(is_printable));
+        });
+        let near = nearest(word, printable);
         let near = near.and_then(|near| Some((near.to_owned(), *known.get(near)?)));
         Self { criterion, near }
     }

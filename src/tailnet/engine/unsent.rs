@@ -9,6 +9,10 @@ use crate::{
     tailnet::Failure,
 };
 
+const MISSING: &str = "the last list of devices lacks the device: nothing is sent to it before a list has it \
+                       again";
+const IN_DOUBT: &str = "it waits for a list that has about as many devices as the one before";
+
 impl Reports<'_> {
     /// Why differences of a policy on a device are not sent that nothing holds. A difference without an entry is
     /// under way.
@@ -22,23 +26,13 @@ impl Reports<'_> {
         let waits = open.filter_map(|difference| {
             let field = difference.change.field();
             let failure = |of: Option<&Field>| Some(failures.get(&of.cloned())?.message.clone());
-            let missing = || {
-                is_missing.then(|| {
-                    "the last list of devices lacks the device: nothing is sent to it before a list has it \
-                     again"
-                        .to_owned()
-                })
-            };
-            let deletion = || {
-                (field == Field::DeleteInactive).then(|| {
-                    "it waits for a list that has about as many devices as the one before".to_owned()
-                })
-            };
-            let why = missing()
+            // The first one that must end before any of the others matters.
+            let why = is_missing
+                .then(|| MISSING.to_owned())
                 .or_else(|| failure(Some(&field)))
                 .or_else(|| node.plan().waits_for(difference, key))
                 .or_else(|| failure(None))
-                .or_else(deletion)?;
+                .or_else(|| (field == Field::DeleteInactive).then(|| IN_DOUBT.to_owned()))?;
             Some((field, why))
         });
         waits.collect()
