@@ -103,7 +103,8 @@ impl ManagedDevices {
     /// Whether this records everything that `needed` records.
     #[must_use]
     pub fn cover(&self, needed: &Self) -> bool {
-        needed.routes.is_subset(&self.routes)
+        // Without devices, the routes are those of none, and no status stores them.
+        (needed.nodes.is_empty() || needed.routes.is_subset(&self.routes))
             && needed.nodes.is_subset(&self.nodes)
             && self.cover_routes(needed)
             && needed.released.iter().all(|(settings, nodes)| {

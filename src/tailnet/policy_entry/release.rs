@@ -103,7 +103,8 @@ impl PolicyEntry {
             return true;
         }
         let managed = &self.needed_record().managed;
-        if puts && (!new.is_empty() || managed.routes != routes) {
+        let has_other_routes = !managed.nodes.is_empty() && managed.routes != routes;
+        if puts && (!new.is_empty() || has_other_routes) {
             let managed = self.managed_devices();
             managed.name_routes(routes);
             managed.hold(new);

@@ -4,7 +4,7 @@ use super::{entry, invalid_entry};
 use crate::tailnet::tests::simulation::builders::{attributes, clearing, fleet, key, tags};
 use crate::{
     model::NodeId,
-    plan::{Binding, PolicyRecord},
+    plan::{Binding, DesiredSettings, DeviceIndex, ManagedDevices, PolicyRecord},
     tailnet::{policy_entry::PolicyEntry, tests::simulation::model::node_id},
 };
 
@@ -80,4 +80,23 @@ fn an_invalid_spec_releases_nothing() {
     entry.release_unmatched_devices(Some(&selected(&[])), |_| false);
     assert_eq!(entry.needed_record().managed.nodes.len(), 2);
     assert!(!entry.retains());
+}
+
+/// A status stores routes only with their devices, so that a record of routes alone would never be durable.
+#[test]
+fn routes_are_recorded_only_with_a_device() {
+    let desired = DesiredSettings {
+        exit_node: Some(true),
+        ..DesiredSettings::default()
+    };
+    let (mut entry, index) = (entry(clearing(desired)), DeviceIndex::default());
+    assert!(!entry.hold(Some(&selected(&[])), &index));
+    assert_eq!(*entry.needed_record().managed, ManagedDevices::default());
+    assert!(!entry.hold(Some(&selected(&[0])), &index));
+    assert_eq!(entry.needed_record().managed.routes.len(), 2);
+    // What is left of a record whose devices are cleared is covered by a status without one.
+    let mut needed = ManagedDevices::clone(&entry.needed_record().managed);
+    assert!(!ManagedDevices::default().cover(&needed));
+    needed.nodes.clear();
+    assert!(ManagedDevices::default().cover(&needed));
 }
