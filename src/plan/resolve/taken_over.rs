@@ -22,29 +22,14 @@ impl DeviceTarget {
 }
 
 impl Policy {
-    /// What this policy must know of a device to which its record binds it by a name.
-    fn bound_by_name<'a>(
-        &'a self,
-        record: &'a PolicyRecord,
-        device: &Device,
-    ) -> Option<(&'a DeviceTarget, &'a Bound)> {
-        let Target::Device(target) = &self.target else {
-            return None;
-        };
-        let bound = record.bound.as_ref()?;
-        let is_bound = bound.node == device.node_id && target.names(&bound.named);
-        (is_bound && may_change(&target.identity)).then_some((target, bound))
-    }
-
-    /// The unreadable fields of the bound device that keep it unknown whether someone else has signed in on it.
-    pub(in crate::plan) fn owner_unknown_by(
-        &self,
-        record: &PolicyRecord,
-        device: &Device,
-    ) -> UnreadableFields {
-        match self.bound_by_name(record, device) {
-            Some(_) => Owner::unknown(device),
-            None => UnreadableFields::default(),
+    /// The unreadable fields of its device that keep it unknown who owns the device.
+    ///
+    /// A policy that names its device by a name that can change gets nothing there: it is unknown whether someone
+    /// else has signed in on the device, and without an owner the binding cannot be recorded before a request.
+    pub(in crate::plan) fn owner_unknown_by(&self, device: &Device) -> UnreadableFields {
+        match &self.target {
+            Target::Device(target) if may_change(&target.identity) => Owner::unknown(device),
+            Target::Device(_) | Target::Selector(_) => UnreadableFields::default(),
         }
     }
 
@@ -54,7 +39,13 @@ impl Policy {
         record: &PolicyRecord,
         device: &Device,
     ) -> Option<Self> {
-        let (target, bound) = self.bound_by_name(record, device)?;
+        let (Target::Device(target), Some(bound)) = (&self.target, &record.bound) else {
+            return None;
+        };
+        // A record of another name or device says nothing about this one.
+        if bound.node != device.node_id || !target.names(&bound.named) {
+            return None;
+        }
         let acts = matches!(self.mode, Mode::Enforce | Mode::Approve);
         (acts && target.is_taken_over(bound, device)).then(|| Self {
             mode: Mode::Suspended(Suspender::Identity),

@@ -270,3 +270,21 @@ fn an_unreadable_lock_error_is_not_taken_for_none() {
     run(&mut world);
     assert!(holds(&world, 0).is_empty());
 }
+
+/// Without an owner, the binding cannot be recorded, and every request needs a record first.
+#[test]
+fn a_policy_binds_no_device_by_its_name_while_the_owner_is_unknown() {
+    let mut world = builders::servers(1);
+    let device = world.model.devices.get_mut(&model::node_id(0)).unwrap();
+    device.tags.clear();
+    device.user = "amelie@example.com".to_owned();
+    unknown(&mut world, 0, DeviceField::User);
+    world.apply(builders::policy(0, authorized()));
+    world.start();
+    run(&mut world);
+    assert_eq!(written(&world), []);
+    assert!(is_unreadable(&holds(&world, 0)), "{:?}", holds(&world, 0));
+    readable(&mut world);
+    run(&mut world);
+    assert_eq!(written(&world), [model::node_id(0)]);
+}
