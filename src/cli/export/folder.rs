@@ -1,4 +1,4 @@
-//! Files of an export, over those of an earlier one. A file that somebody else wrote or edited is never lost.
+//! Files of an export, over those of an earlier one. A file that someone else wrote or edited is never lost.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,7 @@ pub(super) enum FolderError {
     Remove(PathBuf, #[source] io::Error),
 }
 
-/// A text with a digest of itself, by which a later export knows whether somebody has edited it.
+/// A text with a digest of itself, by which a later export recognizes an edit.
 pub(super) fn sealed(header: &str, body: &str) -> String {
     let digest = digest(&[header, body].concat());
     let seal = "The next export replaces this file only if nobody has edited it.";
@@ -78,7 +78,7 @@ fn is_of_an_export(written: &str) -> bool {
     written.starts_with(text::comment(WRITTEN_BY).trim_end())
 }
 
-/// Writes files into a folder, none of them if any would overwrite what somebody else wrote. Then removes the files
+/// Writes files into a folder, none of them if any would overwrite what someone else wrote. Then removes the files
 /// of an earlier export that describe nothing else.
 pub(super) fn write(
     folder: &Path,
@@ -113,7 +113,7 @@ fn write_all(files: &[&(PathBuf, &str)]) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// The files whose content changes. An error if somebody else wrote any of them.
+/// The files whose content changes. An error if someone else wrote any of them.
 fn changed<'a, 't>(
     files: &'a [(PathBuf, &'t str)],
     force: bool,
@@ -186,7 +186,7 @@ enum Overlap {
 
 impl Scope {
     fn of(&self, text: &str) -> Overlap {
-        // Somebody has made it invalid: they must look at it.
+        // An edit has made it invalid, and its author must look at it.
         let Some(devices) = described(text) else {
             return Overlap::Part;
         };

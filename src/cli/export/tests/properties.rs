@@ -363,7 +363,7 @@ proptest! {
         prop_assert_eq!(planned_changes(&each, &after), planned_changes(&shared, &after));
     }
 
-    /// Whoever reviews the next export sees only the device that drifted.
+    /// A review of the next export shows only the device that drifted.
     #[test]
     fn drift_of_a_device_changes_one_file(
         tailnet in tailnet_of(1..12),

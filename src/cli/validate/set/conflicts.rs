@@ -95,7 +95,7 @@ fn described(
         ConflictKind::Field if by_selector => (
             format!("{owner} declares another value for devices that both select"),
             same_in_both(),
-            // Two selectors can match different devices, so this is no more than a warning.
+            // Two selectors can match different devices, so this is only a warning.
             false,
         ),
         ConflictKind::Field => (
