@@ -35,6 +35,7 @@ mod halves;
 mod held_plan;
 mod inbox;
 mod lanes;
+mod listed;
 mod matching;
 mod messages;
 mod mutants;

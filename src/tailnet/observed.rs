@@ -13,6 +13,7 @@ use super::{
     absence::Absence,
     clock::ApiClock,
     device_lookup::is_lacking,
+    listed::ListedDevices,
     polling::{Asked, Polling},
     read_shares::ReadShares,
     sign_ins::SignIns,
@@ -85,6 +86,12 @@ impl Observed {
     /// Replaces all devices. Returns the previous ones.
     pub fn replace(&mut self, index: DeviceIndex) -> DeviceIndex {
         std::mem::replace(&mut self.index, index)
+    }
+
+    /// Takes the devices of a list, and those that it lacks and that are not given up.
+    pub fn take_listed(&mut self, listed: ListedDevices) {
+        listed.apply(&mut self.index);
+        self.sign_ins.retain(&self.index);
     }
 
     /// Takes the owners of the devices of a list, as it reports them. Returns the devices whose new owner is

@@ -9,9 +9,9 @@ use crate::{
     model::{Device, NodeId},
     plan::{ConflictKind, DeviceIndex, Field, Hold, PolicyKey, Target},
     tailnet::{
-        Answer, Failure, Now, Settings, Ticket, device_lookup::is_lacking,
-        device_state::DeviceState, devices::Devices, dirty::Dirty, gate::Gate, matching::Matching,
-        mutants::mutant, observed::Observed, policy_set::PolicySet, polling::Asked,
+        Answer, Failure, Now, Settings, Ticket, device_state::DeviceState, devices::Devices,
+        dirty::Dirty, gate::Gate, listed::ListedDevices, matching::Matching, mutants::mutant,
+        observed::Observed, policy_set::PolicySet, polling::Asked,
     },
 };
 
@@ -79,7 +79,7 @@ impl Listing<'_> {
         let confirmed = self.observed.take_owners(&devices);
         self.dirty.rematch_all(confirmed);
         let (devices, contradicted) = listed_once(devices);
-        let mut fleet = DeviceIndex::default();
+        let mut listed = ListedDevices::default();
         let mut changed: BTreeSet<NodeId> = BTreeSet::new();
         let mut owners_changed = false;
         for device in devices {
@@ -88,15 +88,14 @@ impl Listing<'_> {
             owners_changed |= known
                 .is_none_or(|known| (&known.tags, &known.user) != (&device.tags, &device.user));
             let is_contradicted = contradicted.contains(&id);
-            if self.take_listed(device, is_contradicted, asked_at, &mut fleet) {
+            if self.take_listed(device, is_contradicted, asked_at, &mut listed) {
                 changed.insert(id);
             }
         }
-        let dropped = self.keep_missing(&mut fleet);
+        let dropped = self.keep_missing(&mut listed);
         self.dirty.rematch_all(dropped);
-        self.observed.sign_ins_mut().retain(&fleet);
         // At once, so that nothing compares devices of this list with those of the last one.
-        self.observed.replace(fleet);
+        self.observed.take_listed(listed);
         // Not for what machines claim: one that keeps changing its hostname must not cause status writes.
         if owners_changed {
             report_empty_selectors(self.policies, self.dirty);
@@ -137,7 +136,7 @@ impl Listing<'_> {
         device: Device,
         contradicted: bool,
         asked_at: u64,
-        fleet: &mut DeviceIndex,
+        listed: &mut ListedDevices,
     ) -> bool {
         let id = device.node_id.clone();
         let was_own = self
@@ -156,13 +155,13 @@ impl Listing<'_> {
         let known = self.observed.index().get(&id);
         let Some(node) = self.devices.get_mut(&id) else {
             match known {
-                Some(ours) if contradicted => fleet.insert(ours.clone()),
+                Some(ours) if contradicted => listed.keep(ours),
                 None if contradicted => {}
                 known => {
                     if known.is_none_or(|known| known.facts_differ(&device)) {
                         self.dirty.rematch(&id);
                     }
-                    fleet.insert(device);
+                    listed.put(device, known);
                 }
             }
             return is_back;
@@ -170,20 +169,20 @@ impl Listing<'_> {
         match known {
             // The list may be older than the last write or read of this device.
             Some(ours) if node.is_newer_than(asked_at) => {
-                fleet.insert(ours.clone());
+                listed.keep(ours);
                 is_back
             }
             // Only a read of the device itself can tell.
             Some(ours) if contradicted => {
                 node.require_read();
                 self.dirty.step(&id);
-                fleet.insert(ours.clone());
+                listed.keep(ours);
                 is_back
             }
             known => {
                 let device = node.with_known_routes(device);
                 let has_changed = take_known(node, known, &device, self.dirty);
-                fleet.insert(device);
+                listed.put(device, known);
                 is_back || has_changed
             }
         }
@@ -191,14 +190,14 @@ impl Listing<'_> {
 
     /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
     /// given up with this list.
-    fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
+    fn keep_missing(&mut self, listed: &mut ListedDevices) -> Vec<NodeId> {
         let lists = self.observed.lists();
         let lacking: Vec<Device> = self
             .observed
             .index()
             .devices()
             .filter(|device| !device.external)
-            .filter(|device| is_lacking(listed, &device.node_id))
+            .filter(|device| listed.lacks(&device.node_id))
             .cloned()
             .collect();
         let looked_up = looked_up_devices(self.settings, self.observed);
@@ -206,6 +205,7 @@ impl Listing<'_> {
         let mut concerned = concerned_among(self.observed, self.policies, self.devices, &lacking);
         concerned.extend(looked_up);
         let (mut lost, mut dropped, mut is_new) = (0_usize, Vec::new(), false);
+        let mut kept: BTreeSet<NodeId> = BTreeSet::new();
         for device in lacking {
             let id = device.node_id.clone();
             let is_concerned = concerned.contains(&id) || recorded.contains(&id);
@@ -218,14 +218,15 @@ impl Listing<'_> {
             }
             is_new |= times == 1 && is_concerned;
             wait_for_missing(self.devices, self.dirty, &id);
-            listed.insert(device);
+            listed.keep_missing(&id);
+            kept.insert(id);
         }
         for id in &recorded {
             is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
         }
         self.observed
             .absence_mut()
-            .retain(|id| recorded.contains(id) || listed.get(id).is_some());
+            .retain(|id| recorded.contains(id) || kept.contains(id) || listed.has(id));
         if is_new {
             self.observed.compare_soon();
         }
@@ -305,7 +306,7 @@ fn wait_for_missing(devices: &Devices, dirty: &mut Dirty, id: &NodeId) {
 fn recorded_devices(
     observed: &Observed,
     policies: &PolicySet,
-    listed: &DeviceIndex,
+    listed: &ListedDevices,
 ) -> BTreeSet<NodeId> {
     let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
     for entry in policies.values() {
@@ -316,7 +317,7 @@ fn recorded_devices(
         recorded.extend(entry.needed_record().owned.nodes());
     }
     recorded.extend(observed.absence().looked_up.bound());
-    let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
+    let lacking = recorded.into_iter().filter(|id| listed.lacks(id));
     lacking.cloned().collect()
 }
 
