@@ -52,7 +52,7 @@ impl SpecErrors {
         desired.attributes = attributes.map(|declared| self.attributes(declared));
         for setting in Setting::ALL {
             if let Some(value) = self.setting(setting, spec) {
-                desired.set(value);
+                desired.settings.set(value);
             }
         }
         desired

@@ -37,10 +37,10 @@ use self::actions::Actions;
 use crate::model::{Attributes, Device};
 
 pub use types::{
-    AttributesOwnership, Bound, Change, Deletion, DesiredSettings, DeviceIndex, DeviceTarget,
-    Difference, Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode, Owner,
-    Ownership, PlanContext, Policy, PolicyInput, PolicyKey, PolicyRecord, Rank, ReconcileRequest,
-    Rivals, StatusState, Suspender, Target, Why,
+    AttributesOwnership, Bound, Change, DeclaredSettings, Deletion, DesiredSettings, DeviceIndex,
+    DeviceTarget, Difference, Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode,
+    Owner, Ownership, PlanContext, Policy, PolicyInput, PolicyKey, PolicyRecord, Rank,
+    ReconcileRequest, Rivals, StatusState, Suspender, Target, Why,
 };
 
 pub use select::{Expression, ExpressionError, Glob, Selector, Unmatched};

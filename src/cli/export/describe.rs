@@ -311,7 +311,7 @@ mod tests {
                 };
                 let policy = declared(&spec).policy.unwrap();
                 assert_eq!(policy.desired.fields(), [setting.field()]);
-                assert_eq!(policy.desired.setting(setting), Some(value));
+                assert_eq!(policy.desired.settings.get(setting), Some(&value));
             }
         }
     }

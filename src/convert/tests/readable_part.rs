@@ -81,5 +81,5 @@ fn unreadable_setting_that_a_device_lacks_is_not_declared_there() {
     let yaml = "{deviceSelector: {tags: ['tag:a']}, ipv4: 100.80.0.1}";
     let policy = readable(yaml, None, &[]).unwrap();
     let policy = policy.with_observed(&scenes::plain_device(), None);
-    assert_eq!(policy.desired.ipv4, None);
+    assert_eq!(policy.desired.ipv4(), None);
 }

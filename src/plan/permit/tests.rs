@@ -82,7 +82,7 @@ fn every_part_of_one_rule_must_match_and_parts_of_rules_do_not_combine() {
         ..DesiredSettings::default()
     };
     let key = DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..DesiredSettings::default()
     };
     assert!(judged("network", "", tagged(&["tag:net-a", "tag:net-"])).is_ok());
@@ -383,7 +383,7 @@ proptest! {
                 let mut conflicts = plan.owners.conflicts.iter();
                 conflicts.any(|lost| lost.overridden == policy.key && lost.field == field)
             };
-            let Some(desired) = policy.desired.authorized.filter(|_| denied.is_some() || !lost(crate::plan::Field::Setting(Setting::Authorized))) else {
+            let Some(desired) = policy.desired.authorized().filter(|_| denied.is_some() || !lost(crate::plan::Field::Setting(Setting::Authorized))) else {
                 continue;
             };
             if desired != scene.device.authorized {

@@ -321,7 +321,7 @@ impl FieldOwners {
         let mut add_conflict = |field, winner: Option<PolicyKey>, declared: String| {
             conflicts.extend(winner.map(|winner| (field, winner, declared)));
         };
-        for value in desired.settings() {
+        for value in desired.settings.values() {
             let setting = value.setting();
             let mut slot = self.settings.remove(&setting);
             let winner = claim(&mut slot, &value, key);

@@ -96,8 +96,8 @@ fn observe(
 ) {
     match field.kind() {
         FieldKind::Setting(setting) => match setting.of(device) {
-            Some(value) => desired.set(value),
-            None => desired.unset(setting),
+            Some(value) => desired.settings.set(value),
+            None => desired.settings.unset(setting),
         },
         FieldKind::List(list) => {
             desired.set_list(list.of(device).unwrap_or_else(|| list.empty()));

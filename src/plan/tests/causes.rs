@@ -40,7 +40,7 @@ fn lacking(
     now: Timestamp,
 ) -> Vec<Field> {
     let desired = &policy.desired;
-    let settings = desired.settings();
+    let settings = desired.settings.values();
     let settings = settings.filter(|value| value.setting().of(device).as_ref() != Some(value));
     let mut lacking: Vec<Field> = settings.map(|it| Field::Setting(it.setting())).collect();
     for value in desired.lists() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod causes;
+pub(crate) mod declared;
 mod devices;
 mod permitted;
 mod properties;

@@ -126,7 +126,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         });
         device.tags = tags.into();
     }
-    if let Some(desired) = winner(scene, |w| w.key_expiry_disabled)
+    if let Some(desired) = winner(scene, |w| w.key_expiry_disabled())
         && !is_held(|c| {
             matches!(
                 c,
@@ -151,7 +151,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         Some((routes, policy.ownership.enabled_routes))
     });
     device.enabled_routes = Some(exit.into_iter().chain(subnets).collect());
-    if let Some(name) = winner(scene, |w| w.name.clone())
+    if let Some(name) = winner(scene, |w| w.name())
         && !is_held(|c| {
             matches!(
                 c,
@@ -164,7 +164,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     {
         device.name = format!("{name}.tail1.ts.net");
     }
-    if let Some(address) = winner(scene, |w| w.ipv4)
+    if let Some(address) = winner(scene, |w| w.ipv4())
         && !is_held(|c| {
             matches!(
                 c,
@@ -177,7 +177,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     {
         device.ipv4 = Some(address.addr());
     }
-    match winner(scene, |w| w.authorized) {
+    match winner(scene, |w| w.authorized()) {
         Some(false)
             if !is_held(|c| {
                 matches!(
@@ -285,11 +285,11 @@ proptest! {
         after.run();
         let mut device = after.device.clone();
         let before = &scene.device;
-        if scene.names(|w| w.authorized.is_some()) { device.authorized = before.authorized; }
+        if scene.names(|w| w.authorized().is_some()) { device.authorized = before.authorized; }
         if scene.names(|w| w.tags.is_some()) { device.tags.clone_from(&before.tags); }
-        if scene.names(|w| w.key_expiry_disabled.is_some()) { device.key_expiry_disabled = before.key_expiry_disabled; }
-        if scene.names(|w| w.name.is_some()) { device.name.clone_from(&before.name); }
-        if scene.names(|w| w.ipv4.is_some()) { device.ipv4 = before.ipv4; }
+        if scene.names(|w| w.key_expiry_disabled().is_some()) { device.key_expiry_disabled = before.key_expiry_disabled; }
+        if scene.names(|w| w.name().is_some()) { device.name.clone_from(&before.name); }
+        if scene.names(|w| w.ipv4().is_some()) { device.ipv4 = before.ipv4; }
         let side = |device: &Device, exit: bool| -> RouteSet {
             let all = device.enabled_routes.clone().unwrap().into_iter();
             all.filter(|route| route.is_exit_node() == exit).collect()

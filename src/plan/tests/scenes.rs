@@ -14,7 +14,7 @@ use proptest::{
 
 use crate::model::{
     AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, NodeId, ReportedAttribute,
-    Route, RouteSet, TagSet,
+    Route, RouteSet, SettingValue, TagSet,
 };
 use crate::plan::{
     AllowedRules, ApprovalStates, AttributesOwnership, Call, Deletion, DesiredSettings,
@@ -220,14 +220,16 @@ fn desired() -> impl Strategy<Value = DesiredSettings> {
             name,
             address,
         )| DesiredSettings {
-            authorized,
+            settings: super::declared::declared([
+                authorized.map(SettingValue::Authorized),
+                key_expiry_disabled.map(SettingValue::KeyExpiryDisabled),
+                name.map(|name| SettingValue::Name(format!("name-{name}").parse().unwrap())),
+                address.map(|last| SettingValue::Ipv4(format!("100.80.0.{last}").parse().unwrap())),
+            ]),
             tags,
-            key_expiry_disabled,
             enabled_routes,
             exit_node,
             attributes: attributes.map(|desired| without_twins(&desired)),
-            name: name.map(|name| format!("name-{name}").parse().unwrap()),
-            ipv4: address.map(|address| format!("100.80.0.{address}").parse().unwrap()),
             expire_key_at: None,
             delete_inactive: None,
             unreadable: BTreeSet::new(),

@@ -16,7 +16,7 @@ use crate::plan::{
 };
 use crate::{
     convert::fixtures::guardrails,
-    model::{Attributes, Device, NodeId, SettingValue},
+    model::{Attributes, Device, NodeId, Setting, SettingValue},
 };
 
 /// The most requests that three devices and four policies can need, including changes of targets.
@@ -139,8 +139,8 @@ fn retarget((mut policy, record): (Policy, PolicyRecord), which: usize) -> (Poli
             Identity::Hostname(format!("host-{}", which - 3))
         };
     } else {
-        policy.desired.name = None;
-        policy.desired.ipv4 = None;
+        policy.desired.settings.unset(Setting::Name);
+        policy.desired.settings.unset(Setting::Ipv4);
     }
     (policy, record)
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use litemap::LiteMap;
 
 use super::{Change, Field};
 use crate::{
     model::{
-        AttributeKey, DesiredAttribute, DeviceLabel, ListSetting, ListValue, PolicyField, RouteSet,
-        Setting, SettingValue, TagSet, TailnetIpv4,
+        AttributeKey, DesiredAttribute, ListSetting, ListValue, PolicyField, RouteSet, Setting,
+        SettingValue, TagSet,
     },
     plan::DeleteInactive,
 };
@@ -16,28 +17,59 @@ use crate::{
 /// The desired settings of a device. A setting that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredSettings {
-    /// Whether it may take part in the tailnet.
-    pub authorized: Option<bool>,
+    /// Those that are one value.
+    pub settings: DeclaredSettings,
     /// Its tags. Under `Exact` never empty, as the API cannot take the last tag from a device.
     pub tags: Option<TagSet>,
-    /// Whether its key never expires.
-    pub key_expiry_disabled: Option<bool>,
     /// Its approved subnet routes, without those of an exit node.
     pub enabled_routes: Option<RouteSet>,
     /// Whether it is approved as an exit node.
     pub exit_node: Option<bool>,
     /// Its posture attributes, by key.
     pub attributes: Option<BTreeMap<AttributeKey, DesiredAttribute>>,
-    /// Its MagicDNS label.
-    pub name: Option<DeviceLabel>,
-    /// Its IPv4 address.
-    pub ipv4: Option<TailnetIpv4>,
     /// When to expire its key, once.
     pub expire_key_at: Option<Timestamp>,
     /// Whether to delete it when it is inactive.
     pub delete_inactive: Option<DeleteInactive>,
     /// The unreadable fields of an invalid spec: they stay as they are.
     pub unreadable: BTreeSet<PolicyField>,
+}
+
+/// The declared settings that are one value each, by setting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeclaredSettings(LiteMap<Setting, SettingValue>);
+
+impl DeclaredSettings {
+    /// The declared value of a setting.
+    #[must_use]
+    pub fn get(&self, setting: Setting) -> Option<&SettingValue> {
+        self.0.get(&setting)
+    }
+
+    /// The declared values.
+    pub fn values(&self) -> impl Iterator<Item = &SettingValue> {
+        self.0.values()
+    }
+
+    /// Declares a setting.
+    pub fn set(&mut self, value: SettingValue) {
+        self.0.insert(value.setting(), value);
+    }
+
+    /// Declares nothing for a setting.
+    pub fn unset(&mut self, setting: Setting) {
+        self.0.remove(&setting);
+    }
+}
+
+impl<const N: usize> From<[SettingValue; N]> for DeclaredSettings {
+    fn from(values: [SettingValue; N]) -> Self {
+        let mut settings = Self::default();
+        for value in values {
+            settings.set(value);
+        }
+        settings
+    }
 }
 
 impl DesiredSettings {
@@ -50,49 +82,9 @@ impl DesiredSettings {
     /// Whether a declared value claims something in the whole tailnet ([`Setting::is_tailnet_wide`]).
     #[must_use]
     pub fn has_tailnet_wide(&self) -> bool {
-        let mut settings = self.settings();
+        let mut settings = self.settings.values();
         // The API keeps one type for each key in a whole tailnet (docs/decisions/0007).
         self.attributes.is_some() || settings.any(|value| value.setting().is_tailnet_wide())
-    }
-
-    /// The declared settings that are one value.
-    pub fn settings(&self) -> impl Iterator<Item = SettingValue> {
-        Setting::ALL
-            .into_iter()
-            .filter_map(|setting| self.setting(setting))
-    }
-
-    /// The declared value of a setting.
-    #[must_use]
-    pub fn setting(&self, setting: Setting) -> Option<SettingValue> {
-        match setting {
-            Setting::Authorized => self.authorized.map(SettingValue::Authorized),
-            Setting::KeyExpiry => self
-                .key_expiry_disabled
-                .map(SettingValue::KeyExpiryDisabled),
-            Setting::Name => self.name.clone().map(SettingValue::Name),
-            Setting::Ipv4 => self.ipv4.map(SettingValue::Ipv4),
-        }
-    }
-
-    /// Declares a setting.
-    pub fn set(&mut self, value: SettingValue) {
-        match value {
-            SettingValue::Authorized(authorized) => self.authorized = Some(authorized),
-            SettingValue::KeyExpiryDisabled(disabled) => self.key_expiry_disabled = Some(disabled),
-            SettingValue::Name(name) => self.name = Some(name),
-            SettingValue::Ipv4(ipv4) => self.ipv4 = Some(ipv4),
-        }
-    }
-
-    /// Declares nothing for a setting.
-    pub(in crate::plan) fn unset(&mut self, setting: Setting) {
-        match setting {
-            Setting::Authorized => self.authorized = None,
-            Setting::KeyExpiry => self.key_expiry_disabled = None,
-            Setting::Name => self.name = None,
-            Setting::Ipv4 => self.ipv4 = None,
-        }
     }
 
     /// The declared settings that are entries of a list.
@@ -134,7 +126,7 @@ impl DesiredSettings {
         let mut only = self.clone();
         for setting in Setting::ALL {
             if !wanted(setting.field()) {
-                only.unset(setting);
+                only.settings.unset(setting);
             }
         }
         for list in ListSetting::ALL {
@@ -158,7 +150,7 @@ impl DesiredSettings {
     #[must_use]
     pub fn uncompared(&self) -> Vec<Change> {
         let mut declared: Vec<(Field, String)> = Vec::new();
-        for value in self.settings() {
+        for value in self.settings.values() {
             declared.push((Field::Setting(value.setting()), value.to_string()));
         }
         for value in self.lists() {
@@ -188,7 +180,7 @@ impl DesiredSettings {
             (self.expire_key_at.is_some(), PolicyField::ExpireKeyAt),
             (self.delete_inactive.is_some(), PolicyField::DeleteInactive),
         ];
-        let settings = self.settings().map(|value| value.setting().field());
+        let settings = self.settings.values().map(|value| value.setting().field());
         let mut fields: Vec<PolicyField> = settings
             .chain(self.lists().map(|value| value.setting().field()))
             .chain(

@@ -19,7 +19,7 @@ pub use crate::model::{AttributesOwnership, Disruption, ListOwnership};
 pub use bound::{Bound, Rivals};
 pub use change::{Change, Difference, Field, Why};
 pub use context::PlanContext;
-pub use desired::DesiredSettings;
+pub use desired::{DeclaredSettings, DesiredSettings};
 pub use device_index::DeviceIndex;
 pub use hold::Hold;
 pub use list_change::ListChange;

@@ -160,9 +160,11 @@ fn policy(device: u8, desired: DesiredSettings) -> Policy {
 }
 
 fn wants_ipv4(device: u8, last: u8) -> Policy {
-    let ipv4 = Some(format!("100.80.0.{last}").parse().unwrap());
     let desired = DesiredSettings {
-        ipv4,
+        settings: [SettingValue::Ipv4(
+            format!("100.80.0.{last}").parse().unwrap(),
+        )]
+        .into(),
         ..DesiredSettings::default()
     };
     policy(device, desired)
@@ -223,8 +225,14 @@ fn some_policy() -> impl Strategy<Value = Policy> {
                 device,
                 DesiredSettings {
                     attributes,
-                    ipv4: ipv4.map(|last| format!("100.80.0.{last}").parse().unwrap()),
-                    name: name.map(|number| format!("name-{number}").parse().unwrap()),
+                    settings: crate::plan::tests::declared::declared([
+                        ipv4.map(|last| {
+                            SettingValue::Ipv4(format!("100.80.0.{last}").parse().unwrap())
+                        }),
+                        name.map(|number| {
+                            SettingValue::Name(format!("name-{number}").parse().unwrap())
+                        }),
+                    ]),
                     ..DesiredSettings::default()
                 },
             )
@@ -278,7 +286,7 @@ proptest! {
             };
             let lost = left.devices[node].owners.conflicts.iter().any(|c| c.overridden == policy.key && c.field == Field::Setting(Setting::Ipv4));
             let differs = left.devices[node].of(&policy.key).any(|d| d.change.field() == Field::Setting(Setting::Ipv4));
-            if let Some(addr) = policy.desired.ipv4 && !lost && !differs {
+            if let Some(addr) = policy.desired.ipv4() && !lost && !differs {
                 prop_assert!(tailnet.devices[node].holds(addr.addr()));
             }
         }

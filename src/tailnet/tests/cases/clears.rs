@@ -7,7 +7,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{NodeId, Reason, ReportedAttribute, Route, RouteSet, Tag},
+    model::{NodeId, Reason, ReportedAttribute, Route, RouteSet, SettingValue, Tag},
     plan::{
         Deletion, DesiredSettings, ListOwnership, MAX_MANAGED, Mode, Ownership, Policy, Selector,
         Suspender, Target,
@@ -30,7 +30,7 @@ fn routes(routes: &[&str]) -> RouteSet {
 fn desired() -> DesiredSettings {
     DesiredSettings {
         tags: Some([tag("tag:s"), tag("tag:a")].into()),
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         enabled_routes: Some(routes(&SETS[..1])),
         exit_node: Some(true),
         ..attributes(&[("a", "gold")])

@@ -8,7 +8,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeValue, DesiredAttribute, ListSetting, Reason, Setting},
+    model::{AttributeValue, DesiredAttribute, ListSetting, Reason, Setting, SettingValue},
     plan::{
         Conflict, ConflictKind, DesiredSettings, Difference, Field, Hold, Mode, Policy, Suspender,
     },
@@ -17,14 +17,17 @@ use crate::{
 
 fn address(last: u8) -> DesiredSettings {
     DesiredSettings {
-        ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
+        settings: [SettingValue::Ipv4(
+            format!("100.80.0.{last}").parse().unwrap(),
+        )]
+        .into(),
         ..DesiredSettings::default()
     }
 }
 
 fn name(name: &str) -> DesiredSettings {
     DesiredSettings {
-        name: Some(name.parse().unwrap()),
+        settings: [SettingValue::Name(name.parse().unwrap())].into(),
         ..DesiredSettings::default()
     }
 }
@@ -119,13 +122,13 @@ fn a_held_or_suspended_policy_still_takes_precedence() {
         let mut first = policy(0, attributes(&[("tier", "gold")]));
         first.mode = mode;
         first.priority = 1;
-        first.desired.ipv4 = address(9).ipv4;
+        first.desired.settings = address(9).settings;
         if mode == Mode::Enforce {
             // Held: an unmanaged device has the declared value.
-            first.desired.ipv4 = address(2).ipv4;
+            first.desired.settings = address(2).settings;
         }
         let mut second = policy(1, number("tier"));
-        second.desired.ipv4 = first.desired.ipv4;
+        second.desired.settings = first.desired.settings.clone();
         world.apply(second);
         world.apply(first);
         world.start();
@@ -249,7 +252,7 @@ fn contested(world: &World) -> bool {
 fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
     let mut world = world(1);
     let mut both = tags(&["tag:a"]);
-    both.key_expiry_disabled = Some(true);
+    both.settings.set(SettingValue::KeyExpiryDisabled(true));
     world.apply(policy(0, both.clone()));
     world.start();
     world.run_until(SOON);
@@ -327,7 +330,7 @@ fn an_edit_ends_a_contest_and_rare_reversals_are_none() {
 fn what_waits_for_a_contested_field_says_so() {
     let mut world = world(1);
     let mut both = tags(&["tag:a"]);
-    both.authorized = Some(true);
+    both.settings.set(SettingValue::Authorized(true));
     world.apply(policy(0, both));
     world.start();
     world.run_until(SOON);

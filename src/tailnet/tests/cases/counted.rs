@@ -53,13 +53,16 @@ fn kinds(world: &World) -> Vec<&'static str> {
 
 pub fn everything() -> DesiredSettings {
     DesiredSettings {
-        authorized: Some(true),
+        settings: [
+            SettingValue::Authorized(true),
+            SettingValue::KeyExpiryDisabled(true),
+            SettingValue::Name("desired".parse().unwrap()),
+            SettingValue::Ipv4("100.81.0.1".parse().unwrap()),
+        ]
+        .into(),
         tags: Some(["tag:a".parse().unwrap()].into()),
-        key_expiry_disabled: Some(true),
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(true),
-        name: Some("desired".parse().unwrap()),
-        ipv4: Some("100.81.0.1".parse().unwrap()),
         ..attributes(&[("a", "gold"), ("b", "gold")])
     }
 }

@@ -8,7 +8,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
-    model::ChangeLimit,
+    model::{ChangeLimit, SettingValue},
     plan::{DesiredSettings, Guardrails, Mode, Policy, PolicyKey, Selector, Target},
     tailnet::{Input, Request, Term},
 };
@@ -187,7 +187,7 @@ fn a_device_is_not_compared_twice() {
 fn a_changed_device_waits_until_its_policies_are_known() {
     let mut world = slow(DEVICES);
     let desired = DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..DesiredSettings::default()
     };
     world.apply(selecting("device.os == 'linux'", fleet(desired)));
@@ -250,7 +250,7 @@ fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
         let desires = |disabled, priority| Policy {
             priority,
             ..fleet(DesiredSettings {
-                key_expiry_disabled: Some(disabled),
+                settings: [SettingValue::KeyExpiryDisabled(disabled)].into(),
                 ..DesiredSettings::default()
             })
         };

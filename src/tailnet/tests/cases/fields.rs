@@ -9,7 +9,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{ChangeLimit, NodeId, PolicyField, Route, RouteSet},
+    model::{ChangeLimit, NodeId, PolicyField, Route, RouteSet, Setting, SettingValue},
     plan::{Deletion, DesiredSettings, ListOwnership, Mode, Ownership, Policy, Suspender},
     tailnet::{Input, PolicyReport},
 };
@@ -37,7 +37,7 @@ fn without(policy: Policy, fields: &[PolicyField]) -> Policy {
             PolicyField::ExitNode => desired.exit_node = None,
             PolicyField::PostureAttributes => desired.attributes = None,
             PolicyField::Tags => desired.tags = None,
-            PolicyField::KeyExpiry => desired.key_expiry_disabled = None,
+            PolicyField::KeyExpiry => desired.settings.unset(Setting::KeyExpiry),
             _ => unreachable!("no policy here declares {field}"),
         }
     }
@@ -429,7 +429,7 @@ fn an_idle_policy_writes_no_status_for_its_fields() {
             ..Ownership::default()
         },
         desired: DesiredSettings {
-            key_expiry_disabled: Some(true),
+            settings: [SettingValue::KeyExpiryDisabled(true)].into(),
             ..DesiredSettings::default()
         },
         ..retaining(fleet())

@@ -9,6 +9,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
+    model::SettingValue,
     model::{Device, Reason},
     plan::{Call, DesiredSettings, Disruption, Expression, Glob, Hold, Policy, Selector, Target},
     tailnet::{Request, SelectorReport, State},
@@ -73,7 +74,7 @@ fn a_thousand_devices_that_a_person_changed_are_put_back_by_a_call_each() {
 #[test]
 fn a_device_that_joins_is_adopted_and_one_that_leaves_keeps_its_settings() {
     let desired = DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..attributes(&[("a", "gold")])
     };
     let mut world = settled(3, desired);
@@ -103,7 +104,7 @@ fn a_device_that_joins_is_adopted_and_one_that_leaves_keeps_its_settings() {
 fn a_tag_that_one_policy_gives_brings_a_device_into_the_fleet_of_another_at_once() {
     let mut world = world(2);
     let desired = DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..DesiredSettings::default()
     };
     world.apply(fleet(desired));

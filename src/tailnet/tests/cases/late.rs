@@ -46,7 +46,7 @@ type Change = fn(&mut World);
 
 fn key_expiry() -> DesiredSettings {
     DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..DesiredSettings::default()
     }
 }
@@ -171,10 +171,16 @@ fn a_write_is_decided_only_when_the_budget_lets_it_through() {
     world.clear_seen();
     world.faults.queue = Duration::from_mins(1);
     let mut edited = policy(0, key_expiry());
-    edited.desired.name = Some("first".parse().unwrap());
+    edited
+        .desired
+        .settings
+        .set(SettingValue::Name("first".parse().unwrap()));
     world.apply(edited.clone());
     world.run_for(Duration::from_secs(1));
-    edited.desired.name = Some("second".parse().unwrap());
+    edited
+        .desired
+        .settings
+        .set(SettingValue::Name("second".parse().unwrap()));
     world.apply(edited);
     world.run_for(Duration::from_mins(20));
     world.assert_converged();

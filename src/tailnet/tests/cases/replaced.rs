@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{World, builders, model};
 use crate::{
-    model::Device,
+    model::{Device, SettingValue},
     plan::{DesiredSettings, Hold, Policy},
     tailnet::State,
 };
@@ -14,7 +14,7 @@ fn wanting() -> Policy {
     builders::policy(
         0,
         DesiredSettings {
-            ipv4: Some("100.80.0.1".parse().unwrap()),
+            settings: [SettingValue::Ipv4("100.80.0.1".parse().unwrap())].into(),
             ..DesiredSettings::default()
         },
     )

@@ -12,6 +12,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
+    model::SettingValue,
     model::{Device, NodeId},
     plan::{Binding, Deletion, DesiredSettings, Policy, PolicyKey, Target},
     tailnet::{Input, Request, State},
@@ -309,7 +310,7 @@ fn an_address_is_not_free_because_a_list_lacks_its_device() {
     world.apply(policy(
         0,
         DesiredSettings {
-            ipv4: Some(taken.to_string().parse().unwrap()),
+            settings: [SettingValue::Ipv4(taken.to_string().parse().unwrap())].into(),
             ..DesiredSettings::default()
         },
     ));
@@ -343,9 +344,8 @@ fn rivals(first: Policy, claims: [DesiredSettings; 2]) -> World {
 #[test]
 fn a_process_that_starts_with_a_short_list_gives_no_claim_of_the_lacking_device_away() {
     let address = |policy: Policy| {
-        let ipv4 = Some("100.80.9.9".parse().unwrap());
         let desired = DesiredSettings {
-            ipv4,
+            settings: [SettingValue::Ipv4("100.80.9.9".parse().unwrap())].into(),
             ..DesiredSettings::default()
         };
         rivals(policy, [desired.clone(), desired])

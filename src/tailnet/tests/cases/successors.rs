@@ -8,6 +8,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
+    model::SettingValue,
     model::{Device, DeviceField, NodeId, TagSet},
     plan::{Binding, DesiredSettings, DeviceTarget, Hold, Identity, Policy, Suspender, Target},
     tailnet::State,
@@ -136,12 +137,15 @@ fn a_machine_that_someone_signs_in_again_gets_nothing_until_it_is_approved() {
 fn no_lower_policy_takes_the_fields_of_a_device_that_someone_signs_in_on_again() {
     let mut world = world(2);
     let untagged = DesiredSettings {
-        key_expiry_disabled: Some(false),
+        settings: [SettingValue::KeyExpiryDisabled(false)].into(),
         ..tags(&["tag:a"])
     };
     let lower = DesiredSettings {
-        key_expiry_disabled: Some(true),
-        authorized: Some(true),
+        settings: [
+            SettingValue::KeyExpiryDisabled(true),
+            SettingValue::Authorized(true),
+        ]
+        .into(),
         ..attributes(&[("tier", "gold")])
     };
     world.apply(Policy {
@@ -222,7 +226,7 @@ fn a_bound_device_whose_owner_cannot_be_read_gets_nothing() {
 
 fn key_expiry(disabled: bool) -> DesiredSettings {
     DesiredSettings {
-        key_expiry_disabled: Some(disabled),
+        settings: [SettingValue::KeyExpiryDisabled(disabled)].into(),
         ..DesiredSettings::default()
     }
 }

@@ -14,7 +14,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{Reason, Tag},
+    model::{Reason, SettingValue, Tag},
     plan::{
         DesiredSettings, DeviceTarget, Disruption, Glob, Hold, Identity, ListOwnership, Mode,
         Policy, PolicyKey, Selector, Suspender, Target,
@@ -57,7 +57,10 @@ fn called(pattern: &str) -> Target {
 
 fn address(last: u8) -> DesiredSettings {
     DesiredSettings {
-        ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
+        settings: [SettingValue::Ipv4(
+            format!("100.80.0.{last}").parse().unwrap(),
+        )]
+        .into(),
         ..DesiredSettings::default()
     }
 }
@@ -186,7 +189,7 @@ fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the
 #[test]
 fn no_other_policy_takes_an_address_or_name_that_a_device_keeps() {
     let name = |label: &str| DesiredSettings {
-        name: Some(label.parse().unwrap()),
+        settings: [SettingValue::Name(label.parse().unwrap())].into(),
         ..DesiredSettings::default()
     };
     for desired in [address(1), name("name-1")] {
@@ -272,7 +275,7 @@ fn a_target_that_a_tag_change_ends_does_not_block_the_change() {
         })
     };
     let keys = DesiredSettings {
-        key_expiry_disabled: Some(true),
+        settings: [SettingValue::KeyExpiryDisabled(true)].into(),
         ..DesiredSettings::default()
     };
     let mut at_least = hostile(selecting("tag:x"), tags(&["tag:b"]));
@@ -360,7 +363,7 @@ fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
         world.run_for(Duration::from_mins(5));
         tag_with(&mut world, 0, &["tag:a"]);
         let desired = DesiredSettings {
-            key_expiry_disabled: Some(round % 2 == 0),
+            settings: [SettingValue::KeyExpiryDisabled(round % 2 == 0)].into(),
             ..DesiredSettings::default()
         };
         world.apply(Policy {
@@ -412,11 +415,11 @@ fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
 #[test]
 fn a_setting_that_cannot_be_reached_does_not_block_authorization_by_another_policy() {
     let name = DesiredSettings {
-        name: Some("name-1".parse().unwrap()),
+        settings: [SettingValue::Name("name-1".parse().unwrap())].into(),
         ..DesiredSettings::default()
     };
     let entry = DesiredSettings {
-        authorized: Some(true),
+        settings: [SettingValue::Authorized(true)].into(),
         ..DesiredSettings::default()
     };
     for desired in [number("tier"), address(1), name] {
@@ -431,7 +434,7 @@ fn a_setting_that_cannot_be_reached_does_not_block_authorization_by_another_poli
         let is_in = |world: &World| world.model.devices[&node_id(0)].authorized;
         // The settings that the authorizing policy itself declares must be applied first.
         let own = DesiredSettings {
-            authorized: Some(true),
+            settings: [SettingValue::Authorized(true)].into(),
             ..desired.clone()
         };
         world.apply(hostile(hostname("host-0"), own));

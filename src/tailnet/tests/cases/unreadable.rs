@@ -57,7 +57,7 @@ fn is_unreadable(holds: &[Option<Hold>]) -> bool {
 
 fn authorized() -> DesiredSettings {
     DesiredSettings {
-        authorized: Some(true),
+        settings: [SettingValue::Authorized(true)].into(),
         ..builders::tags(&["tag:z"])
     }
 }
@@ -156,7 +156,7 @@ fn a_lower_policy_does_not_win_what_a_higher_one_may_own() {
         ..builders::policy(
             1,
             DesiredSettings {
-                authorized: Some(false),
+                settings: [SettingValue::Authorized(false)].into(),
                 ..DesiredSettings::default()
             },
         )
@@ -164,7 +164,7 @@ fn a_lower_policy_does_not_win_what_a_higher_one_may_own() {
     let higher = Policy {
         priority: 10,
         ..builders::fleet(DesiredSettings {
-            authorized: Some(true),
+            settings: [SettingValue::Authorized(true)].into(),
             ..DesiredSettings::default()
         })
     };

@@ -9,6 +9,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
+    model::SettingValue,
     model::{Device, NodeId},
     plan::{DesiredSettings, Mode, Policy, Target},
 };
@@ -93,7 +94,7 @@ fn some_policy(world: &mut World) -> Policy {
         target,
         desired: if world.rng.u8(..5) == 0 {
             DesiredSettings {
-                key_expiry_disabled: Some(true),
+                settings: [SettingValue::KeyExpiryDisabled(true)].into(),
                 ..DesiredSettings::default()
             }
         } else {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     convert::fixtures::guardrails,
+    model::Setting,
     model::{
         AttributeKey, Attributes, ChangeLimit, DeviceField, NodeId, ReportedAttribute, Route,
         UnreadableFields,
@@ -114,7 +115,7 @@ impl World {
                 0 => desired.enabled_routes = None,
                 1 => desired.exit_node = None,
                 2 => desired.attributes = None,
-                3 => desired.key_expiry_disabled = None,
+                3 => desired.settings.unset(Setting::KeyExpiry),
                 4 => desired.enabled_routes = other.enabled_routes.clone(),
                 _ => desired.attributes = other.attributes.clone(),
             }

@@ -76,9 +76,9 @@ impl World {
     /// A policy whose spec is invalid keeps its precedence.
     pub fn check_precedence(&self, call: &Call) {
         let names: fn(&Policy) -> bool = match call {
-            Call::Set(_, SettingValue::Authorized(_)) => |p| p.desired.authorized.is_some(),
+            Call::Set(_, SettingValue::Authorized(_)) => |p| p.desired.authorized().is_some(),
             Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => {
-                |p| p.desired.key_expiry_disabled.is_some()
+                |p| p.desired.key_expiry_disabled().is_some()
             }
             Call::SetTags(..) => {
                 |p| p.desired.tags.is_some() && p.ownership.tags == ListOwnership::Exact
@@ -105,10 +105,10 @@ impl World {
             // Another policy may declare the same value.
             let agrees = |policy: &Policy| match call {
                 Call::Set(_, SettingValue::Authorized(after)) => {
-                    policy.desired.authorized == Some(*after)
+                    policy.desired.authorized() == Some(*after)
                 }
                 Call::Set(_, SettingValue::KeyExpiryDisabled(after)) => {
-                    policy.desired.key_expiry_disabled == Some(*after)
+                    policy.desired.key_expiry_disabled() == Some(*after)
                 }
                 // Policies that rank above may add to the value that both declare.
                 Call::SetTags(_, after) if is_declared_with(after, policy, &added(policy)) => true,
@@ -140,7 +140,7 @@ impl World {
         };
         match call {
             Call::Set(id, SettingValue::Authorized(_)) => {
-                named(id, |p| p.desired.authorized.is_some());
+                named(id, |p| p.desired.authorized().is_some());
             }
             Call::SetTags(id, tags) => {
                 assert!(!tags.is_empty());
@@ -155,10 +155,10 @@ impl World {
                 }
             }
             Call::Set(id, SettingValue::KeyExpiryDisabled(_)) => {
-                named(id, |p| p.desired.key_expiry_disabled.is_some());
+                named(id, |p| p.desired.key_expiry_disabled().is_some());
             }
-            Call::Set(id, SettingValue::Name(_)) => named(id, |p| p.desired.name.is_some()),
-            Call::Set(id, SettingValue::Ipv4(_)) => named(id, |p| p.desired.ipv4.is_some()),
+            Call::Set(id, SettingValue::Name(_)) => named(id, |p| p.desired.name().is_some()),
+            Call::Set(id, SettingValue::Ipv4(_)) => named(id, |p| p.desired.ipv4().is_some()),
             Call::SetRoutes(id, routes) => {
                 let due = self.reported.due(id).routes;
                 let owns = |p: &Policy| {

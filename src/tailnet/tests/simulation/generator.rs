@@ -9,7 +9,10 @@ use super::{
     model,
 };
 use crate::{
-    model::{AttributeKey, AttributeValue, DesiredAttribute, Device, RouteSet, Tag, TagSet},
+    model::{
+        AttributeKey, AttributeValue, DesiredAttribute, Device, RouteSet, Setting, SettingValue,
+        Tag, TagSet,
+    },
     plan::{
         AttributesOwnership, DesiredSettings, DeviceTarget, Disruption, Glob, Identity,
         ListOwnership, Mode, Ownership, Policy, PolicyKey, Selector, Suspender, Target,
@@ -87,11 +90,10 @@ impl World {
             let text = expressions[self.rng.usize(..3)];
             selector.expression = Some(text.parse().unwrap());
         }
-        let desired = DesiredSettings {
-            name: None,
-            ipv4: None,
-            ..self.desired()
-        };
+        let mut desired = self.desired();
+        // One value cannot fit several devices.
+        desired.settings.unset(Setting::Name);
+        desired.settings.unset(Setting::Ipv4);
         let allowed = [
             Disruption::Deauthorize,
             Disruption::ExpiredKey,
@@ -140,13 +142,17 @@ impl World {
     pub fn desired(&mut self) -> DesiredSettings {
         let mut desired = DesiredSettings::default();
         if self.rng.one_in(3) {
-            desired.authorized = Some(self.rng.bool());
+            desired
+                .settings
+                .set(SettingValue::Authorized(self.rng.bool()));
         }
         if self.rng.one_in(3) {
             desired.tags = Some(self.tags());
         }
         if self.rng.one_in(3) {
-            desired.key_expiry_disabled = Some(self.rng.bool());
+            desired
+                .settings
+                .set(SettingValue::KeyExpiryDisabled(self.rng.bool()));
         }
         if self.rng.one_in(3) {
             desired.enabled_routes = Some(self.routes());
@@ -162,10 +168,14 @@ impl World {
             desired.attributes = Some(apart.into_values().collect());
         }
         if self.rng.one_in(6) {
-            desired.name = Some(format!("desired-{}", self.rng.u8(..4)).parse().unwrap());
+            desired.settings.set(SettingValue::Name(
+                format!("desired-{}", self.rng.u8(..4)).parse().unwrap(),
+            ));
         }
         if self.rng.one_in(6) {
-            desired.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());
+            desired.settings.set(SettingValue::Ipv4(
+                format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap(),
+            ));
         }
         desired
     }

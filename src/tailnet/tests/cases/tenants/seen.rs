@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{HOSTILE, called, hostile, tag_with};
 use crate::{
-    model::{ReportedAttribute, Route, Tag, TagSet},
+    model::{ReportedAttribute, Route, SettingValue, Tag, TagSet},
     plan::{
         DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Policy, PolicyKey, Selector,
         Target,
@@ -82,8 +82,11 @@ fn tenants_policies() -> Vec<Policy> {
     };
     let everything = || DesiredSettings {
         enabled_routes: Some(["10.1.0.0/16".parse().unwrap()].into()),
-        key_expiry_disabled: Some(true),
-        authorized: Some(true),
+        settings: [
+            SettingValue::KeyExpiryDisabled(true),
+            SettingValue::Authorized(true),
+        ]
+        .into(),
         attributes: attributes(&[("tier", "gold"), ("other", "x")]).attributes,
         ..tags(&["tag:a", "tag:a1"])
     };

@@ -61,7 +61,7 @@ impl<'a> Sending<'a> {
         match call {
             Call::Set(id, SettingValue::KeyExpiryDisabled(value)) => {
                 self.check_desired(id, |policy| {
-                    policy.desired.key_expiry_disabled == Some(*value)
+                    policy.desired.key_expiry_disabled() == Some(*value)
                 });
             }
             Call::SetTags(id, tags) => self.check_tags(id, tags),

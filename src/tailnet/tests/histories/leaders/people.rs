@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     convert::fixtures::guardrails,
+    model::SettingValue,
     model::{ChangeLimit, NodeId, ReportedAttribute, Route, TagSet},
     plan::{
         ApprovedOn, DeleteInactive, Deletion, DesiredSettings, DeviceTarget, Identity,
@@ -308,7 +309,7 @@ impl Pair {
 
     fn key_expiry(&mut self) -> DesiredSettings {
         DesiredSettings {
-            key_expiry_disabled: Some(self.rng.bool()),
+            settings: [SettingValue::KeyExpiryDisabled(self.rng.bool())].into(),
             ..DesiredSettings::default()
         }
     }

@@ -73,13 +73,13 @@ fn selector(selector: &Selector) -> String {
 }
 
 fn desired(desired: &DesiredSettings, add: &mut impl FnMut(String)) {
-    if let Some(authorized) = desired.authorized {
+    if let Some(authorized) = desired.authorized() {
         add(format!("authorized {authorized}"));
     }
     if let Some(tags) = &desired.tags {
         add(format!("tags {}", list(tags)));
     }
-    if let Some(disabled) = desired.key_expiry_disabled {
+    if let Some(disabled) = desired.key_expiry_disabled() {
         add(format!("key expiry disabled {disabled}"));
     }
     if let Some(enabled) = &desired.enabled_routes {
@@ -92,10 +92,10 @@ fn desired(desired: &DesiredSettings, add: &mut impl FnMut(String)) {
         let named = named.iter().map(|(key, value)| format!("{key}={value}"));
         add(format!("attributes {}", list(named)));
     }
-    if let Some(name) = &desired.name {
+    if let Some(name) = desired.name() {
         add(format!("name {name}"));
     }
-    if let Some(ip) = &desired.ipv4 {
+    if let Some(ip) = desired.ipv4() {
         add(format!("address {ip}"));
     }
     if let Some(at) = desired.expire_key_at {
