@@ -45,7 +45,7 @@ pub use node_id::NodeId;
 pub use ownership::{AttributesOwnership, ListOwnership};
 pub use reason::Reason;
 pub use route::{Route, RouteSet};
-pub use setting::{PolicyField, Setting, SettingValue, Step};
+pub use setting::{PolicyField, Setting, SettingValue, Step, UniqueValue};
 pub use tag::Tag;
 pub use tag_set::TagSet;
 pub use unreadable::{DeviceField, UnreadableDevice, UnreadableDevices, UnreadableFields};

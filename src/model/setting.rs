@@ -137,6 +137,15 @@ pub enum SettingValue {
     Ipv4(TailnetIpv4),
 }
 
+/// A value that no two devices of a tailnet can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UniqueValue {
+    /// A MagicDNS label.
+    Name(DeviceLabel),
+    /// An IPv4 address.
+    Ipv4(TailnetIpv4),
+}
+
 impl Setting {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Authorized, Self::KeyExpiry, Self::Name, Self::Ipv4];
@@ -239,6 +248,16 @@ impl SettingValue {
             Self::KeyExpiryDisabled(_) => Setting::KeyExpiry,
             Self::Name(_) => Setting::Name,
             Self::Ipv4(_) => Setting::Ipv4,
+        }
+    }
+
+    /// The value, if it can be that of one device only.
+    #[must_use]
+    pub fn as_unique(&self) -> Option<UniqueValue> {
+        match self {
+            Self::Name(name) => Some(UniqueValue::Name(name.clone())),
+            Self::Ipv4(ipv4) => Some(UniqueValue::Ipv4(*ipv4)),
+            Self::Authorized(_) | Self::KeyExpiryDisabled(_) => None,
         }
     }
 

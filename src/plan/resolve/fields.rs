@@ -324,7 +324,7 @@ impl FieldOwners {
         for value in desired.settings.values() {
             let setting = value.setting();
             let mut slot = self.settings.remove(&setting);
-            let winner = claim(&mut slot, &value, key);
+            let winner = claim(&mut slot, value, key);
             self.settings.extend(slot.map(|owner| (setting, owner)));
             add_conflict(Field::Setting(setting), winner, value.to_string());
         }

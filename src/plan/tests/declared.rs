@@ -30,14 +30,14 @@ impl DesiredSettings {
     pub(crate) fn name(&self) -> Option<DeviceLabel> {
         match self.settings.get(Setting::Name)? {
             SettingValue::Name(name) => Some(name.clone()),
-            other => unreachable!("{other} is no name"),
+            other => unreachable!("{other} is not a name"),
         }
     }
 
     pub(crate) fn ipv4(&self) -> Option<TailnetIpv4> {
         match self.settings.get(Setting::Ipv4)? {
             SettingValue::Ipv4(ipv4) => Some(*ipv4),
-            other => unreachable!("{other} is no address"),
+            other => unreachable!("{other} is not an address"),
         }
     }
 }

@@ -126,7 +126,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         });
         device.tags = tags.into();
     }
-    if let Some(desired) = winner(scene, |w| w.key_expiry_disabled())
+    if let Some(desired) = winner(scene, DesiredSettings::key_expiry_disabled)
         && !is_held(|c| {
             matches!(
                 c,
@@ -151,7 +151,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         Some((routes, policy.ownership.enabled_routes))
     });
     device.enabled_routes = Some(exit.into_iter().chain(subnets).collect());
-    if let Some(name) = winner(scene, |w| w.name())
+    if let Some(name) = winner(scene, DesiredSettings::name)
         && !is_held(|c| {
             matches!(
                 c,
@@ -164,7 +164,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     {
         device.name = format!("{name}.tail1.ts.net");
     }
-    if let Some(address) = winner(scene, |w| w.ipv4())
+    if let Some(address) = winner(scene, DesiredSettings::ipv4)
         && !is_held(|c| {
             matches!(
                 c,
@@ -177,7 +177,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     {
         device.ipv4 = Some(address.addr());
     }
-    match winner(scene, |w| w.authorized()) {
+    match winner(scene, DesiredSettings::authorized) {
         Some(false)
             if !is_held(|c| {
                 matches!(

@@ -4,7 +4,7 @@ use std::{
 };
 
 use crate::{
-    model::{Device, DeviceLabel, NodeId, SettingValue, TailnetIpv4},
+    model::{Device, DeviceLabel, NodeId, TailnetIpv4, UniqueValue},
     plan::{DeviceIndex, FieldOwners, Policy, PolicyKey, PolicyRecord, Rank},
 };
 
@@ -31,10 +31,10 @@ impl UniqueSetting {
             let Some(rank) = rank(&claim.owners) else {
                 continue;
             };
-            match &claim.desired {
-                SettingValue::Ipv4(ipv4) => unique.ipv4 = Some((*ipv4, rank)),
-                SettingValue::Name(name) => unique.name = Some((name.clone(), rank)),
-                SettingValue::Authorized(_) | SettingValue::KeyExpiryDisabled(_) => {}
+            match claim.desired.as_unique() {
+                Some(UniqueValue::Ipv4(ipv4)) => unique.ipv4 = Some((ipv4, rank)),
+                Some(UniqueValue::Name(name)) => unique.name = Some((name, rank)),
+                None => {}
             }
         }
         unique

@@ -433,10 +433,8 @@ fn a_setting_that_cannot_be_reached_does_not_block_authorization_by_another_poli
         world.run_until(SOON);
         let is_in = |world: &World| world.model.devices[&node_id(0)].authorized;
         // The settings that the authorizing policy itself declares must be applied first.
-        let own = DesiredSettings {
-            settings: [SettingValue::Authorized(true)].into(),
-            ..desired.clone()
-        };
+        let mut own = desired.clone();
+        own.settings.set(SettingValue::Authorized(true));
         world.apply(hostile(hostname("host-0"), own));
         world.run_for(SOON);
         assert!(!is_in(&world), "{desired:?}");
