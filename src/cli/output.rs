@@ -12,6 +12,9 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use serde::Serialize;
 
+use crate::model::is_unprintable;
+pub(super) use crate::model::printable;
+
 /// When to color output. `NO_COLOR` always takes precedence, as in the library that writes the colors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
@@ -92,29 +95,4 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     escaped
-}
-
-fn is_unprintable(letter: char) -> bool {
-    let changes_direction = matches!(
-        letter,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    );
-    // No YAML may contain the last two.
-    let marks_bytes = matches!(letter, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
-    letter.is_control() || changes_direction || marks_bytes
-}
-
-/// Untrusted text as one line of a terminal, a comment or a page: devices choose their own names. Escapes
-/// control characters, line breaks (those of YAML 1.1 too) and characters that change the direction of a
-/// line.
-pub(super) fn printable(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_unprintable(letter) {
-            line.extend(letter.escape_unicode());
-        } else {
-            line.push(letter);
-        }
-    }
-    line
 }

@@ -1,7 +1,7 @@
 use super::{Failure, HeldPlan, MissedExpiry};
 use crate::{
     model::NodeId,
-    plan::{Difference, Field, Forbidden},
+    plan::{Difference, Field},
 };
 
 /// An event that people are notified of once, when it happens.
@@ -42,6 +42,4 @@ pub enum Notification {
         /// Its settings are cleared once its new owner is confirmed.
         is_cleared: bool,
     },
-    /// The tailnet does not allow the policy.
-    Refused(Forbidden),
 }

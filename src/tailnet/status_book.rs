@@ -21,14 +21,6 @@ pub(super) struct StatusBook {
     list: u64,
 }
 
-/// A report that must be written.
-#[derive(Debug)]
-pub(super) struct Offered {
-    pub report: Box<PolicyReport>,
-    /// The state is another one than in the last report.
-    pub is_new_state: bool,
-}
-
 impl StatusBook {
     /// Notes that someone edited the status of this policy, or of the tailnet (`None`).
     pub fn note_edit(&mut self, policy: Option<PolicyKey>) {
@@ -63,21 +55,16 @@ impl StatusBook {
     }
 
     /// Takes the report of a policy; returns it if it must be written.
-    pub fn offer(&mut self, key: &PolicyKey, report: PolicyReport) -> Option<Offered> {
+    pub fn offer(&mut self, key: &PolicyKey, report: PolicyReport) -> Option<Box<PolicyReport>> {
         let is_edited = self.edited.remove(key);
         let before = self.policies.get(key);
         // An edited status is written again even if nothing has changed: the edit must go.
         if !is_edited && before.is_some_and(|before| **before == report) {
             return None;
         }
-        // The rest of a report may change while the state stays, and with it what the Event said.
-        let is_new_state = before.is_none_or(|before| before.state != report.state);
         let report = Box::new(report);
         self.policies.insert(key.clone(), report.clone());
-        Some(Offered {
-            report,
-            is_new_state,
-        })
+        Some(report)
     }
 
     /// Takes the report of the tailnet; returns it if it must be written.
@@ -140,16 +127,15 @@ mod tests {
     #[test]
     fn a_report_is_written_only_when_it_changes() {
         let mut book = StatusBook::default();
-        let first = book.offer(&key(), report(State::Starting)).unwrap();
-        assert!(first.is_new_state);
+        assert!(book.offer(&key(), report(State::Starting)).is_some());
         assert!(book.offer(&key(), report(State::Starting)).is_none());
         let mut other = report(State::Starting);
         other.generation = 2;
-        assert!(!book.offer(&key(), other.clone()).unwrap().is_new_state);
+        assert!(book.offer(&key(), other.clone()).is_some());
         other.state = State::TooMany(1);
-        assert!(book.offer(&key(), other.clone()).unwrap().is_new_state);
+        assert!(book.offer(&key(), other.clone()).is_some());
         book.forget(&key());
-        assert!(book.offer(&key(), other).unwrap().is_new_state);
+        assert!(book.offer(&key(), other).is_some());
         assert!(book.offer_tailnet(TailnetReport::default()).is_some());
         assert!(book.offer_tailnet(TailnetReport::default()).is_none());
     }
@@ -165,8 +151,7 @@ mod tests {
         assert!(book.covers(1) && book.corrections(1, |_| true).is_empty());
         assert!(book.offer_tailnet(TailnetReport::default()).is_none());
         assert_eq!(book.corrections(2, |_| true), [key()]);
-        let corrected = book.offer(&key(), report(State::Starting)).unwrap();
-        assert!(!corrected.is_new_state);
+        assert!(book.offer(&key(), report(State::Starting)).is_some());
         assert!(book.offer_tailnet(TailnetReport::default()).is_some());
         book.note_list(2);
         assert!(book.corrections(3, |_| true).is_empty());

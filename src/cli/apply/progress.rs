@@ -149,8 +149,7 @@ impl Reporter for Progress {
             | Notification::Approved(_)
             | Notification::Missed(_)
             | Notification::Flapping { .. }
-            | Notification::SignedIn { .. }
-            | Notification::Refused(_) => {}
+            | Notification::SignedIn { .. } => {}
         }
     }
 }

@@ -77,8 +77,7 @@ impl Reporter for Terminal {
             | Notification::Approved(_)
             | Notification::Missed(_)
             | Notification::Flapping { .. }
-            | Notification::SignedIn { .. }
-            | Notification::Refused(_) => {}
+            | Notification::SignedIn { .. } => {}
         }
     }
 }

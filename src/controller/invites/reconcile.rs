@@ -20,7 +20,7 @@ use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
     controller::write::{
         api_server::MAX_WAIT,
-        events,
+        event,
         status_patch::{NotWritten, Part, Target, write_status},
     },
     convert,
@@ -340,7 +340,7 @@ impl OpenInvites<'_> {
     }
 
     async fn emit(&self, reason: Reason, note: String) {
-        let event = events::normal(reason.as_str(), "Invite", note);
+        let event = event::normal(reason.as_str(), "Invite", &note);
         let about = self.job.object.object_ref(&());
         self.context.events.publish(&event, &about).await;
     }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -10,27 +11,28 @@ use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1 as events},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, api::PostParams, core::Status};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    core::Status,
+};
 use ring::digest::{SHA256, digest};
+use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::api_server::{MANAGER, MAX_WAIT, not_permitted};
-use crate::controller::status;
-
-/// Bytes: the API server refuses notes of more than 1,024.
-const MAX_NOTE: usize = 1000;
+use super::{
+    api_server::{MANAGER, MAX_WAIT, not_permitted},
+    event::Event,
+    repeats::{Occasion, Occurrence, Repeats},
+};
+use crate::plan::PolicyKey;
 
 /// Characters: the API server refuses names of more than 253.
 const MAX_NAME: usize = 253;
 
-/// What an Event says.
-pub(in crate::controller) struct Event {
-    kind: &'static str,
-    reason: String,
-    action: String,
-    note: String,
-}
+/// How long repetitions are collected before their count is written.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// Writes Events if that is permitted.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ pub(in crate::controller) struct EventWriter {
     /// The pod that reports them.
     instance: String,
     refused: Arc<Mutex<Refused>>,
+    repeats: Arc<Mutex<Repeats>>,
 }
 
 impl EventWriter {
@@ -48,15 +51,76 @@ impl EventWriter {
             // In a pod, the host name is the name of the pod.
             instance: std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned()),
             refused: Arc::default(),
+            repeats: Arc::default(),
         }
     }
 
-    /// Writes an Event about an object, without retries.
+    /// Writes an Event about an object, with one retry, and logs the Event of a state. One that repeats another is
+    /// counted, and its count is written after a while.
     pub async fn publish(&self, event: &Event, about: &ObjectReference) {
-        let namespace = about.namespace.as_deref().unwrap_or_default();
-        // Events about objects without a namespace are in `default`, as the API server demands.
+        let occasion = Occasion::new(about.uid.as_deref().unwrap_or_default(), event);
+        match self.repeats().note(&occasion, Instant::now()) {
+            Occurrence::First => {}
+            Occurrence::Repeated { is_scheduled } => {
+                if !is_scheduled {
+                    self.schedule(occasion, event, about);
+                }
+                return;
+            }
+        }
+        if event.is_state() {
+            log_state(event, about);
+        }
+        if let Some(name) = self.create(event, about).await {
+            self.repeats().written(&occasion, &name);
+        } else if !self.repeats().retry(&occasion) {
+            self.schedule(occasion, event, about);
+        }
+    }
+
+    fn schedule(&self, occasion: Occasion, event: &Event, about: &ObjectReference) {
+        let (writer, event, about) = (self.clone(), event.clone(), about.clone());
+        tokio::spawn(async move { writer.count(&occasion, &event, &about).await });
+    }
+
+    /// Writes how often an Event was repeated, a while after the first repetition, or the Event itself if it
+    /// could not be written: the next transition of a tailnet may be far.
+    async fn count(&self, occasion: &Occasion, event: &Event, about: &ObjectReference) {
+        tokio::time::sleep(COUNT_EVERY).await;
+        let Some((name, count)) = self.repeats().take_count(occasion) else {
+            return;
+        };
+        if event.is_state() && count > 1 {
+            event.log_repeated(&object_name(about), count);
+        }
+        let Some(name) = name else {
+            if let Some(name) = self.create(event, about).await {
+                self.repeats().written(occasion, &name);
+            }
+            return;
+        };
+        let series = json!({"count": count, "lastObservedTime": MicroTime(Timestamp::now())});
+        let patch = Patch::Merge(json!({"series": series}));
+        let parameters = PatchParams::default();
+        let api = self.api(about);
+        // An Event that expired, or a role of an earlier release: the log has the count.
+        match timeout(MAX_WAIT, api.patch(&name, &parameters, &patch)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => debug!(name, "the Event was not counted: {error}"),
+            Err(_) => debug!(name, "the Event was not counted in time"),
+        }
+    }
+
+    /// Events about objects without a namespace are in `default`, as the API server demands.
+    fn api(&self, about: &ObjectReference) -> Api<events::Event> {
         let stored_in = about.namespace.as_deref().unwrap_or("default");
-        let api: Api<events::Event> = Api::namespaced(self.client.clone(), stored_in);
+        Api::namespaced(self.client.clone(), stored_in)
+    }
+
+    /// Creates an Event. Returns its name.
+    async fn create(&self, event: &Event, about: &ObjectReference) -> Option<String> {
+        let namespace = about.namespace.as_deref().unwrap_or_default();
+        let api = self.api(about);
         let event = self.object(event, about, Timestamp::now());
         let parameters = PostParams::default();
         match timeout(MAX_WAIT, api.create(&parameters, &event)).await {
@@ -64,6 +128,7 @@ impl EventWriter {
                 if self.refused().note(namespace, false) {
                     info!("Events can be written again");
                 }
+                return event.metadata.name;
             }
             Ok(Err(kube::Error::Api(answer))) if lacks_permission(&answer) => {
                 if self.refused().note(namespace, true) {
@@ -74,50 +139,54 @@ impl EventWriter {
             Ok(Err(error)) => debug!(namespace, "the Event was not written: {error}"),
             Err(_) => debug!(namespace, "the Event was not written in time"),
         }
+        None
     }
 
     /// The Event as an object. The recorder of kube makes names that are too long for an object with a long
     /// name, and counts Events with the same reason without their different notes.
     fn object(&self, event: &Event, about: &ObjectReference, now: Timestamp) -> events::Event {
         events::Event {
-            action: Some(event.action.clone()),
+            action: Some(event.action().to_owned()),
             event_time: Some(MicroTime(now)),
             metadata: ObjectMeta {
                 name: Some(name(about.name.as_deref().unwrap_or(MANAGER), now)),
                 namespace: about.namespace.clone(),
                 ..ObjectMeta::default()
             },
-            note: Some(event.note.clone()),
-            reason: Some(event.reason.clone()),
+            note: Some(event.note().to_owned()),
+            reason: Some(event.reason().to_owned()),
             regarding: Some(about.clone()),
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
-            type_: Some(event.kind.to_owned()),
+            type_: Some(event.kind().to_owned()),
             ..events::Event::default()
         }
     }
 
-    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+    fn refused(&self) -> MutexGuard<'_, Refused> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An Event that everything is as it should be.
-pub(in crate::controller) fn normal(reason: &str, action: &str, note: String) -> Event {
-    event("Normal", reason, action, note)
+/// Logs the Event of a state.
+fn log_state(event: &Event, about: &ObjectReference) {
+    let name = about.name.clone().unwrap_or_default();
+    match &about.namespace {
+        Some(namespace) => event.log_of(&PolicyKey::new(namespace, &name)),
+        None => event.log_of_tailnet(&name),
+    }
 }
 
-/// An Event that people may have to look at.
-pub(in crate::controller) fn warning(reason: &str, action: &str, note: String) -> Event {
-    event("Warning", reason, action, note)
-}
-
-fn event(kind: &'static str, reason: &str, action: &str, note: String) -> Event {
-    Event {
-        kind,
-        reason: reason.to_owned(),
-        action: action.to_owned(),
-        note: status::bounded(note, MAX_NOTE),
+/// `network/fra-router`; the name alone of an object without a namespace.
+fn object_name(about: &ObjectReference) -> String {
+    let name = about.name.as_deref().unwrap_or_default();
+    match &about.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
     }
 }
 

@@ -1,37 +1,15 @@
 //! What happens to a policy, as a log line and an Event.
 
-use tracing::{info, warn};
+use tracing::debug;
 
-use super::events::{Event, normal, warning};
+use super::event::{Event, normal, warning};
 use crate::{
-    api::{APPROVE, Reason, TailscaleDevicePolicyStatus, conditions::READY},
+    api::{APPROVE, Reason, TailscaleDevicePolicyStatus},
     controller::status,
-    model::{NodeId, UnreadableDevices, counted},
+    model::{NodeId, UnreadableDevices, counted, printable},
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
-
-/// The Event that reports a change of Ready's reason, with a log line of the same words.
-///
-/// A selector without a device is legitimate, but most often a mistake that nothing else shows.
-pub(super) fn of_transition(
-    key: &PolicyKey,
-    old: &TailscaleDevicePolicyStatus,
-    new: &TailscaleDevicePolicyStatus,
-) -> Option<Event> {
-    let ready = |status: &TailscaleDevicePolicyStatus| {
-        let mut conditions = status.conditions.iter();
-        conditions.find(|it| it.type_ == READY).cloned()
-    };
-    let now = ready(new)?;
-    let no_devices = Reason::NoDevices.as_str();
-    let was_there = ready(old).is_some_and(|before| before.reason == no_devices);
-    if now.reason != no_devices || was_there {
-        return None;
-    }
-    warn!(policy = %key, "{}", now.message);
-    Some(warning(no_devices, "Select", now.message))
-}
 
 /// The Event that reports the fields that an edit released, with a log line of the same words. The status
 /// remembers them, so that each edit is reported once.
@@ -59,34 +37,29 @@ pub(super) fn of_release(
         "The spec no longer declares {}. {stays}{devices}, unless another policy declares {them}.",
         released.fields.join(", ")
     );
-    info!(policy = %key, "{note}");
-    Some(normal("Released", "Release", note))
+    let event = normal("Released", "Release", &note);
+    event.log_of(key);
+    Some(event)
 }
 
-/// Logs what happened, and returns the Event that reports it.
-pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
-    match notification {
-        Notification::Changed(difference) => {
-            info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
-            changed(difference)
-        }
+/// Logs what happened, and returns the Event that reports it, if it is one.
+pub(super) fn log(key: &PolicyKey, tailnet: &str, notification: &Notification) -> Option<Event> {
+    let event = match notification {
+        Notification::Changed(difference) => changed(difference),
+        // The transition of `Ready` reports it, once for all devices (see `transitions`).
         Notification::Failed {
             device,
             field,
             failure,
         } => {
-            warn!(policy = %key, %device, %field, reason = %failure.reason, "{}", failure.message);
-            let note = format!("{device}: {field}: {}", failure.message);
-            warning(failure.reason.as_str(), "Change", note)
+            let (device, message) = (printable(device), printable(&failure.message));
+            debug!(policy = %key, %device, %field, reason = %failure.reason, "{message}");
+            return None;
         }
-        Notification::Held(plan) => {
-            info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "pending approval");
-            held(plan)
-        }
+        Notification::Held(plan) => held(key, tailnet, plan),
         Notification::Flapping { node, label } => {
             let note = status::flapping(node, label);
-            warn!(policy = %key, device = %node, "{note}");
-            warning(Reason::Contested.as_str(), "Wait", note)
+            warning(Reason::Contested.as_str(), "Wait", &note)
         }
         Notification::SignedIn {
             node,
@@ -94,22 +67,13 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
             is_cleared,
         } => {
             let note = signed_in(node, label, *is_cleared);
-            warn!(policy = %key, device = %node, "{note}");
-            warning(Reason::IdentityChanged.as_str(), "Release", note)
+            warning(Reason::IdentityChanged.as_str(), "Release", &note)
         }
-        Notification::Refused(forbidden) => {
-            warn!(policy = %key, "not allowed: {forbidden}");
-            warning(Reason::NotAllowed.as_str(), "Refuse", forbidden.to_string())
-        }
-        Notification::Approved(plan) => {
-            info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
-            approved(plan)
-        }
-        Notification::Missed(missed) => {
-            warn!(policy = %key, at = %missed.at, devices = missed.total, "expireKeyAt is missed: {}", missed.why);
-            self::missed(missed)
-        }
-    }
+        Notification::Approved(plan) => approved(plan),
+        Notification::Missed(missed) => self::missed(missed),
+    };
+    event.log_of(key);
+    Some(event)
 }
 
 /// Without the new owner: the author of the policy may not be allowed to learn it.
@@ -132,15 +96,17 @@ pub(super) fn log_unreadable(tailnet: &str, unreadable: &UnreadableDevices) -> E
         "The API reports devices in a form that cannot be read: {unreadable}. What depends on these \
          fields waits until they can be read; other fields and devices go on. If that lasts, report it."
     );
-    warn!(tailnet, devices = unreadable.total, "{note}");
-    warning(Reason::DeviceUnreadable.as_str(), "Read", note)
+    let event = warning(Reason::DeviceUnreadable.as_str(), "Read", &note);
+    event.log_of_tailnet(tailnet);
+    event
 }
 
 /// A deleted policy leaves settings behind.
 pub(super) fn log_abandoned(key: &PolicyKey, abandoned: &Abandoned) -> Event {
     let note = kept(abandoned);
-    warn!(policy = %key, "{note}");
-    warning("NotCleared", "Delete", note)
+    let event = warning("NotCleared", "Delete", &note);
+    event.log_of(key);
+    event
 }
 
 fn changed(difference: &Difference) -> Event {
@@ -158,26 +124,51 @@ fn changed(difference: &Difference) -> Event {
         "{} ({}): {}",
         difference.device, difference.why, difference.change
     );
-    normal(reason, "Change", note)
+    normal(reason, "Change", &note)
 }
 
-fn held(plan: &HeldPlan) -> Event {
-    let (reason, on) = match plan.on {
-        ApprovedOn::Policy => (Reason::AwaitingApproval, "policy"),
-        ApprovedOn::Tailnet => (Reason::LimitHeld, "TailscaleTailnet"),
+/// With the command that approves the plan, as a person can run it.
+fn held(key: &PolicyKey, tailnet: &str, plan: &HeldPlan) -> Event {
+    let (namespace, name, hash) = (&key.namespace, &key.name, &plan.hash);
+    let (reason, why, object) = match plan.on {
+        ApprovedOn::Policy => (
+            Reason::AwaitingApproval,
+            "the policy has enforcement: Approve".to_owned(),
+            format!("-n {namespace} annotate tsdp {name}"),
+        ),
+        ApprovedOn::Tailnet => (
+            Reason::LimitHeld,
+            limit(plan),
+            format!("annotate tstn {tailnet}"),
+        ),
     };
-    let note = format!(
-        "{}: annotate the {on} with {APPROVE}: plan:{} to approve it.",
-        counted_in(plan),
-        plan.hash
+    let (changes, devices) = (
+        counted(plan.changes, "change"),
+        counted(plan.devices, "device"),
     );
-    normal(reason.as_str(), "Hold", note)
+    let verb = if plan.changes == 1 { "waits" } else { "wait" };
+    let note = format!(
+        "{changes} of {devices} {verb} for approval: {why}. To approve the plan, run: kubectl {object} \
+         --overwrite {APPROVE}=plan:{hash}"
+    );
+    warning(reason.as_str(), "Hold", &note)
+}
+
+/// The limit that holds a plan, with its number.
+fn limit(plan: &HeldPlan) -> String {
+    match (plan.share, plan.limit) {
+        (Some(share), Some(most)) => format!(
+            "the limit is {most} devices per hour, of which one namespace can change {share}"
+        ),
+        (_, Some(most)) => format!("the limit is {} per hour", counted(most, "device")),
+        (_, None) => "the limit was raised after the plan was frozen".to_owned(),
+    }
 }
 
 /// Only the API server's audit log records who set the annotation.
 fn approved(plan: &HeldPlan) -> Event {
     let note = format!("plan:{}: {}", plan.hash, counted_in(plan));
-    normal("Approved", "Approve", note)
+    normal("Approved", "Approve", &note)
 }
 
 /// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed: …`
@@ -193,7 +184,7 @@ fn missed(missed: &MissedExpiry) -> Event {
         "{named}{others}: expireKeyAt {} is missed: {}. Write a later time to expire the key.",
         missed.at, missed.why
     );
-    warning("ExpiryMissed", "Expire", note)
+    warning("ExpiryMissed", "Expire", &note)
 }
 
 /// `changes: 12, devices: 3`.

@@ -7,10 +7,12 @@ use kube::{Api, Client, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    events::{Event, EventWriter},
+    event::Event,
+    events::EventWriter,
     object_cache::ObjectCache,
     status_patch::{NotWritten, Part, Target, write_status},
     stored::{StoredPolicy, StoredTailnet},
+    transitions::Transitions,
 };
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
@@ -28,6 +30,7 @@ pub(in crate::controller) struct Objects {
     events: EventWriter,
     policies: Policies,
     tailnets: Tailnets,
+    transitions: Transitions,
     leadership: Leadership,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
@@ -46,6 +49,7 @@ impl Objects {
             events,
             policies: Policies::default(),
             tailnets: Tailnets::default(),
+            transitions: Transitions::default(),
             leadership,
             metrics,
             readiness,
@@ -59,6 +63,9 @@ impl Objects {
 
     /// A policy is gone.
     pub fn policy_gone(&self, key: &PolicyKey) {
+        if let Some(known) = self.policies.get(key) {
+            self.transitions.forget(known.uid());
+        }
         self.policies.gone(key);
         self.metrics.policy_gone(key);
     }
@@ -66,6 +73,10 @@ impl Objects {
     /// The tailnets as they are stored.
     pub fn tailnets(&self) -> &Tailnets {
         &self.tailnets
+    }
+
+    pub(super) fn transitions(&self) -> &Transitions {
+        &self.transitions
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

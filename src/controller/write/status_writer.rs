@@ -77,7 +77,9 @@ impl Reporter for StatusWriter {
         {
             self.objects.metrics().changed(&self.tailnet, difference);
         }
-        let event = notifications::log(key, notification);
+        let Some(event) = notifications::log(key, &self.tailnet, notification) else {
+            return;
+        };
         // Another leader reports by itself.
         if self.objects.leads(term)
             && let Some(known) = self.objects.policies().get(key)
@@ -128,8 +130,10 @@ impl StatusWriter {
                 .write(term, &api, over, Part::Whole(&new))
                 .await?;
             let policies = self.objects.policies();
+            let conditions = (&*old.conditions, &*new.conditions);
+            let transitions = self.objects.transitions();
             let events = [
-                notifications::of_transition(key, &old, &new),
+                transitions.of_policy(known.uid(), conditions, report),
                 notifications::of_release(key, &old, &new),
             ];
             policies.wrote(key, known.uid(), version, |stored| stored.set_status(&new));
@@ -172,16 +176,20 @@ impl StatusWriter {
             Part::Conditions(&new.conditions, known.generation())
         };
         let version = self.objects.write(term, &api, over, part).await?;
+        let (transitions, name, uid) = (self.objects.transitions(), &self.tailnet, known.uid());
+        let transition = transitions.of_tailnet(uid, &old.conditions, &new.conditions);
+        if let Some(event) = transition {
+            self.objects.publish_tailnet(name, uid, &event).await;
+        }
         // The status remembers what was reported, so that each change is reported once.
         let is_reported = (&old.unreadable_devices, old.unreadable_devices_total)
             == (&new.unreadable_devices, new.unreadable_devices_total);
         if !is_reported && report.unreadable.total > 0 {
             let event = notifications::log_unreadable(&self.tailnet, &report.unreadable);
-            let (name, uid) = (&self.tailnet, known.uid());
             self.objects.publish_tailnet(name, uid, &event).await;
         }
-        let (tailnets, name) = (self.objects.tailnets(), &self.tailnet);
-        tailnets.wrote(name, known.uid(), version, |stored| stored.set_status(new));
+        let tailnets = self.objects.tailnets();
+        tailnets.wrote(name, uid, version, |stored| stored.set_status(new));
         Ok(())
     }
 

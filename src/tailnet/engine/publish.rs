@@ -2,9 +2,9 @@
 
 use super::{notify::notify, policy_report::Reports};
 use crate::{
-    plan::{PolicyKey, Refusal},
+    plan::PolicyKey,
     tailnet::{
-        Effect, Notification, Settings, State, change_budget::ChangeBudget, devices::Devices,
+        Effect, Notification, Settings, change_budget::ChangeBudget, devices::Devices,
         dirty::Dirty, gate::Gate, lanes::Queues, matching::Matching, observed::Observed,
         outbox::Outbox, policy_entry::PolicyEntry, policy_set::PolicySet, records::Records,
         status_book::StatusBook,
@@ -39,31 +39,15 @@ impl Publishing<'_> {
             let Some(report) = self.reports().report(&key) else {
                 continue;
             };
-            let is_refused = matches!(report.state, State::NotAllowed(_));
-            let Some(offered) = self.statuses.offer(&key, report) else {
-                continue;
-            };
-            if is_refused && offered.is_new_state {
-                self.notify_refusal(&key);
+            if let Some(report) = self.statuses.offer(&key, report) {
+                self.outbox.report(Effect::Report(key, report));
             }
-            self.outbox.report(Effect::Report(key, offered.report));
         }
         // After all reports: the next list begins another round of corrections.
         self.statuses.note_list(self.observed.lists());
         let report = self.reports().tailnet_report();
         if let Some(report) = self.statuses.offer_tailnet(report) {
             self.outbox.report(Effect::Tailnet(report));
-        }
-    }
-
-    /// Emits the Event that a policy is not allowed.
-    fn notify_refusal(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get(key) else {
-            return;
-        };
-        if let Err(Refusal::NotAllowed(forbidden)) = entry.policy() {
-            let notification = Notification::Refused(forbidden.clone());
-            notify(self.gate, self.outbox, key, notification);
         }
     }
 

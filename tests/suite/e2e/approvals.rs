@@ -28,7 +28,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
         .event(
             "nas",
             "AwaitingApproval",
-            &format!("changes: 2, devices: 1: annotate the policy with tailnet.dev/approve: plan:{first} to approve it."),
+            &format!("2 changes of 1 device wait for approval: the policy has enforcement: Approve. To approve the plan, run: kubectl -n network annotate tsdp nas --overwrite tailnet.dev/approve=plan:{first}"),
         )
         .await;
     stage.polls(2).await;

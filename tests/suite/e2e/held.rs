@@ -31,9 +31,7 @@ async fn an_unowned_tag_is_refused_until_the_policy_file_owns_it() {
     stage
         .device_has(&nas, json!({"keyExpiryDisabled": true, "tags": null}))
         .await;
-    stage
-        .event("nas", "TagsNotPermitted", &format!("nas: {refused}"))
-        .await;
+    stage.event("nas", "TagsNotPermitted", &refused).await;
     let tries = calls(&stage.simulator).len();
 
     set_policy_file(&stage, r#"{"tagOwners": {"tag:storage": []}}"#).await;

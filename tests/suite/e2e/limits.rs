@@ -70,7 +70,7 @@ async fn mistake_in_a_selector_is_held_until_approved_while_a_repair_is_sent() {
         .event(
             "all",
             "LimitHeld",
-            &format!("changes: 60, devices: 60: annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash} to approve it."),
+            &format!("60 changes of 60 devices wait for approval: the limit is 6 devices per hour. To approve the plan, run: kubectl annotate tstn default --overwrite tailnet.dev/approve=plan:{hash}"),
         )
         .await;
     stage.polls(2).await;

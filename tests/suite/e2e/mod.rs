@@ -40,6 +40,7 @@ mod start_up;
 mod tailnet_wide;
 mod tenants;
 mod terms;
+mod transitions;
 mod unreadable;
 mod upgrade;
 mod view;

@@ -172,7 +172,7 @@ async fn a_field_changed_back_three_times_is_contested_and_an_edit_starts_over()
         )
         .await;
     stage
-        .event("db", "Contested", &format!("db-1: keyExpiry: {contested}"))
+        .event("db", "Contested", &format!("keyExpiry: {contested}"))
         .await;
     stage.simulator.clear_requests();
     stage.polls(3).await;

@@ -184,8 +184,9 @@ async fn a_device_that_cannot_be_read_concerns_only_what_depends_on_the_field() 
         let about = events
             .iter()
             .filter(|event| event["regarding"]["uid"] == *uid);
-        let reasons: Vec<_> = about.map(|event| event["reason"].clone()).collect();
-        if reasons == [json!("DeviceUnreadable")] {
+        let mut reasons: Vec<_> = about.map(|event| event["reason"].clone()).collect();
+        reasons.sort_by_key(ToString::to_string);
+        if reasons == [json!("Connected"), json!("DeviceUnreadable")] {
             Ok(())
         } else {
             Err(format!("{reasons:?}"))
