@@ -180,7 +180,8 @@ impl Window {
     ///
     /// Devices that they had reserved may have been changed until now.
     pub fn take_over(&mut self, record: &[RecentChanges], reserved: &ReservedDevices, now: Now) {
-        let own = self.own();
+        // A change whose answer came after the record was written is not in its counts, but its device is reserved.
+        let own = self.own(|id| !reserved.contains_key(id));
         let others = record.iter().filter_map(|record| {
             let of = (record.since, record.namespace.clone());
             // The record includes what this process changed itself.
@@ -207,7 +208,7 @@ impl Window {
 
     /// The record of all changes.
     pub fn recent(&self) -> Vec<RecentChanges> {
-        let mut recent = self.own();
+        let mut recent = self.own(|_| true);
         for Earlier { changes, .. } in &self.earlier {
             let of = (changes.since, changes.namespace.clone());
             *recent.entry(of).or_default() += changes.devices;
@@ -222,9 +223,9 @@ impl Window {
             .collect()
     }
 
-    fn own(&self) -> Counts {
+    fn own(&self, is_counted: impl Fn(&NodeId) -> bool) -> Counts {
         let mut own = Counts::new();
-        for changed in self.changed.values() {
+        for (_, changed) in self.changed.iter().filter(|(id, _)| is_counted(id)) {
             let of = (changed.step, changed.namespace.clone());
             *own.entry(of).or_default() += 1;
         }
@@ -307,6 +308,21 @@ mod tests {
         assert_eq!(window.count(), 1);
         window.end(&node(1), false, at(0));
         assert_eq!((window.count(), window.has(&node(1))), (0, false));
+    }
+
+    /// Its answer came after the process had lost leadership, and the record that it takes over is older.
+    #[test]
+    fn a_change_that_the_record_does_not_count_yet_counts_once_more() {
+        let mut window = Window::default();
+        change(&mut window, 1, at(0));
+        change(&mut window, 2, at(0));
+        let record = window.recent();
+        let mut next = Window::default();
+        next.take_over(&record, &NONE, at(1));
+        change(&mut next, 3, at(2));
+        let reserved = [(node(3), Some("network".to_owned()))];
+        next.take_over(&record, &reserved.into(), at(3));
+        assert_eq!(next.count(), 3);
     }
 
     #[test]
