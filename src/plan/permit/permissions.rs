@@ -273,9 +273,9 @@ impl PolicyPermissions {
             }
         }
         if !device.unreadable.is_empty() {
-            undecided.extend(policies.iter().map(|(policy, _)| {
+            undecided.extend(policies.iter().map(|(policy, record)| {
                 let mut fields = policy.undecided_by(device);
-                fields.extend(policy.owner_unknown_by(device));
+                fields.extend(policy.owner_unknown_by(device, record));
                 (policy.key.clone(), fields)
             }));
         }

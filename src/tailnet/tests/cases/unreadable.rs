@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{World, builders, model};
 use crate::{
-    model::{DeviceField, NodeId, Reason, SettingValue, UnreadableFields},
-    plan::{Call, DesiredSettings, Disruption, Hold, Policy},
+    model::{DeviceField, NodeId, Reason, SettingValue, TagSet, UnreadableFields},
+    plan::{Call, DesiredSettings, DeviceTarget, Disruption, Hold, Identity, Policy, Target},
     tailnet::State,
 };
 
@@ -273,18 +273,30 @@ fn an_unreadable_lock_error_is_not_taken_for_none() {
 
 /// Without an owner, the binding cannot be recorded, and every request needs a record first.
 #[test]
-fn a_policy_binds_no_device_by_its_name_while_the_owner_is_unknown() {
-    let mut world = builders::servers(1);
-    let device = world.model.devices.get_mut(&model::node_id(0)).unwrap();
-    device.tags.clear();
-    device.user = "amelie@example.com".to_owned();
-    unknown(&mut world, 0, DeviceField::User);
-    world.apply(builders::policy(0, authorized()));
-    world.start();
-    run(&mut world);
-    assert_eq!(written(&world), []);
-    assert!(is_unreadable(&holds(&world, 0)), "{:?}", holds(&world, 0));
-    readable(&mut world);
-    run(&mut world);
-    assert_eq!(written(&world), [model::node_id(0)]);
+fn a_policy_binds_no_device_while_the_owner_is_unknown() {
+    for identity in [
+        Identity::Hostname("host-0".to_owned()),
+        Identity::NodeId(model::node_id(0)),
+    ] {
+        let mut world = builders::servers(1);
+        let device = world.model.devices.get_mut(&model::node_id(0)).unwrap();
+        device.tags.clear();
+        device.user = "amelie@example.com".to_owned();
+        unknown(&mut world, 0, DeviceField::User);
+        world.apply(Policy {
+            target: Target::Device(DeviceTarget {
+                identity,
+                tags: TagSet::new(),
+                users: Vec::new(),
+            }),
+            ..builders::policy(0, authorized())
+        });
+        world.start();
+        run(&mut world);
+        assert_eq!(written(&world), []);
+        assert!(is_unreadable(&holds(&world, 0)), "{:?}", holds(&world, 0));
+        readable(&mut world);
+        run(&mut world);
+        assert_eq!(written(&world), [model::node_id(0)]);
+    }
 }
