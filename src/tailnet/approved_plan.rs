@@ -51,6 +51,7 @@ impl DeviceState {
         let contest = self.progress().contest(&field);
         let contested = contest.and_then(|contest| contest.failure_now(Clone::clone));
         let backoff = self.progress().backoff(&field);
+        let backoff = backoff.filter(|_| difference.hold.is_none());
         contested.or(backoff.map(|backoff| backoff.failure.clone()))
     }
 }

@@ -141,11 +141,13 @@ impl WriteProgress {
             .collect()
     }
 
-    /// Compares the changes with the differences of a new plan. `in_question`: the device must be read before
+    /// Compares the changes with the differences of a new plan. `unsent`: whether a field waits for something
+    /// else than a request. `in_question`: the device must be read before
     /// it is known whether a lost change was made.
     pub fn compare(
         &mut self,
         differences: &[Difference],
+        unsent: impl Fn(&Field) -> bool,
         policies: &BTreeSet<PolicyKey>,
         in_question: bool,
         now: Duration,
@@ -155,10 +157,11 @@ impl WriteProgress {
             .iter()
             .map(|difference| (difference.change.field(), difference))
             .collect();
-        // A held change is not tried again, so its last failure no longer matters.
         let tried = |difference: &&Difference| difference.hold.is_none();
-        self.backoffs
-            .retain(|field, _| open.get(field).is_some_and(tried));
+        // A hold or a conflict can end at any time, and what the API has refused must wait nonetheless.
+        self.backoffs.retain(|field, backoff| {
+            open.get(field).is_some_and(tried) || unsent(field) && !backoff.is_over(now)
+        });
         self.contests.retain(|field, contest| {
             contest.concerns(policies.iter()) && !contest.is_over(open.contains_key(field), now)
         });
@@ -211,7 +214,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{AttributeKey, SettingValue},
-        plan::{Hold, Why},
+        plan::Why,
     };
 
     const MINUTE: Duration = Duration::from_mins(1);
@@ -253,7 +256,13 @@ mod tests {
     }
 
     fn compare(progress: &mut WriteProgress, differences: &[Difference], minute: u32) -> Compared {
-        progress.compare(differences, &[key()].into(), false, MINUTE * minute)
+        progress.compare(
+            differences,
+            |_| false,
+            &[key()].into(),
+            false,
+            MINUTE * minute,
+        )
     }
 
     fn is_attribute(field: &Field) -> bool {
@@ -302,7 +311,7 @@ mod tests {
     fn a_lost_change_is_made_if_it_no_longer_differs_once_that_is_known() {
         let mut progress = WriteProgress::default();
         progress.lost([authorize(), delete_attribute()].iter());
-        let unknown = progress.compare(&[], &[key()].into(), true, MINUTE);
+        let unknown = progress.compare(&[], |_| false, &[key()].into(), true, MINUTE);
         assert!(unknown.made.is_empty());
         let compared = compare(&mut progress, &[authorize()], 2);
         assert_eq!(compared.made, [delete_attribute()]);
@@ -310,19 +319,20 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_as_long_as_the_change_is_tried() {
+    fn a_failure_counts_until_its_time_is_over_even_if_the_change_is_held_meanwhile() {
         let field = authorize().change.field();
         let mut progress = WriteProgress::default();
         assert!(progress.refused(field.clone(), backoff()).is_none());
         assert!(progress.refused(field.clone(), backoff()).is_some());
         compare(&mut progress, &[authorize()], 1);
         assert!(progress.backoff(&field).is_some());
-        let held = Difference {
-            hold: Some(Hold::Protected),
-            ..authorize()
+        let retry_at = backoff().retry_at;
+        let mut compare_at = |now| {
+            progress.compare(&[], |it| *it == field, &[key()].into(), false, now);
+            progress.backoff(&field).is_some()
         };
-        compare(&mut progress, &[held], 2);
-        assert!(progress.backoff(&field).is_none());
+        assert!(compare_at(retry_at.saturating_sub(MINUTE)));
+        assert!(!compare_at(retry_at));
         progress.refused(field.clone(), backoff());
         progress.accepted(&authorize());
         assert!(progress.backoff(&field).is_none());

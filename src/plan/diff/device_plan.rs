@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 use crate::{
     model::{AttributeKey, RouteSet},
-    plan::{Action, Change, Conflict, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting},
+    plan::{
+        Action, Change, Conflict, Difference, Field, FieldOwners, Hold, PolicyKey, UniqueSetting,
+    },
 };
 
 /// The changes of one device, and what could not be compared yet.
@@ -50,6 +52,16 @@ impl DevicePlan {
             && self.shown.is_empty()
             && !self.attributes_unread
             && !self.routes_unread
+    }
+
+    /// Whether a policy declares something for a field that is not sent now: it is held, cannot be compared, or
+    /// loses to something else.
+    #[must_use]
+    pub fn keeps_from_sending(&self, field: &Field) -> bool {
+        let held = self.differences.iter().filter(|it| it.hold.is_some());
+        let mut unsent = held.chain(&self.shown);
+        let mut lost = self.owners.conflicts.iter();
+        unsent.any(|it| it.change.field() == *field) || lost.any(|it| it.field == *field)
     }
 
     /// Whether a policy that owns a field differs there and does not act now.

@@ -316,9 +316,14 @@ impl DeviceState {
     pub fn compare(&mut self, now: Duration) -> Compared {
         // While a read is due, the plan rests on facts from before the write.
         let in_question = self.is_in_question();
-        let differences = &self.plan.differences;
-        self.progress
-            .compare(differences, &self.policies, in_question, now)
+        let plan = &self.plan;
+        self.progress.compare(
+            &plan.differences,
+            |field| plan.keeps_from_sending(field),
+            &self.policies,
+            in_question,
+            now,
+        )
     }
 
     /// What must be noted of it for the whole tailnet. `setting`: the policies that may set attributes here.
@@ -368,7 +373,9 @@ impl DeviceState {
     /// differences.
     pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, Failure)> {
         let of_reads = self.reads_in_force().map(|backoff| (None, backoff));
-        let own = self.plan.differences.iter().filter(|d| d.concerns(key));
+        // A held change is not tried, so that its last failure says nothing about it.
+        let own = self.plan.differences.iter();
+        let own = own.filter(|it| it.concerns(key) && it.hold.is_none());
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
             let contest = self.progress.contest(&field);
@@ -467,6 +474,7 @@ impl DeviceState {
     pub fn forget_reads(&mut self) {
         self.known_attributes = None;
         self.known_routes = None;
+        self.batch_in_doubt = false;
         for read in self.reads_mut() {
             read.outdate();
             read.forget_backoff();

@@ -76,7 +76,13 @@ impl Planning<'_> {
             let Some(plan) = entry.use_approval(self.change_budget.approvals()) else {
                 continue;
             };
-            self.dirty.plan_all(plan.open().nodes().cloned());
+            for id in plan.open().nodes() {
+                if let Some(node) = self.devices.get_mut(id) {
+                    // An approval is a person's answer to every earlier failure, as an edit is.
+                    node.forget_backoffs_of(&key);
+                }
+                self.dirty.plan(id);
+            }
             let held_plan = self.limit().held_plan(&key, &plan);
             notify(
                 self.gate,
