@@ -52,6 +52,9 @@ pub(super) struct DeviceState {
     in_flight: u32,
     /// Parts of refused batches that write to it and wait for their turn.
     parts: u32,
+    /// Whether the answer to such a batch was lost, so that the attributes are unknown unless each part of it is
+    /// accepted.
+    batch_in_doubt: bool,
     /// The engine's revision when the device was last written or read; an older list does not count.
     revision: u64,
     /// Reads of the device itself.
@@ -147,6 +150,16 @@ impl DeviceState {
         self.parts += 1;
     }
 
+    /// The answer to a batch that is split was lost.
+    pub const fn doubt_batch(&mut self) {
+        self.batch_in_doubt = true;
+    }
+
+    /// Whether it was, and no read has shown its outcome since.
+    pub const fn is_batch_in_doubt(&self) -> bool {
+        self.batch_in_doubt
+    }
+
     /// Such a part no longer waits: it is sent or dropped.
     pub const fn part_ended(&mut self) {
         self.parts = self.parts.saturating_sub(1);
@@ -215,6 +228,7 @@ impl DeviceState {
     pub fn take_attributes(&mut self, values: Attributes, at: Duration) {
         self.attributes.succeeded(at);
         self.known_attributes = Some(values);
+        self.batch_in_doubt = false;
         self.progress
             .verify(|field| matches!(field, Field::Attribute(_)));
     }

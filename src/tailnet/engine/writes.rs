@@ -121,7 +121,7 @@ impl Outcomes<'_> {
             && self.gate.may_send(self.observed)
             && self.may_be_one_entry(failure, differences)
             // A batch of one entry cannot be split; its failure is that of the entry.
-            && self.split(writes)
+            && self.split(writes, failure.unknown_outcome)
         {
             return;
         }
@@ -131,7 +131,9 @@ impl Outcomes<'_> {
                 continue;
             };
             node.outdate_reads();
-            if failure.unknown_outcome && !mutant!(LostAnswerIsFailure) {
+            let in_doubt = failure.unknown_outcome
+                || (matches!(call, Call::WriteAttributes(_)) && node.is_batch_in_doubt());
+            if in_doubt && !mutant!(LostAnswerIsFailure) {
                 node.require_read_after(call);
                 let own = differences.iter().filter(|d| d.node == *id);
                 node.progress_mut().lost(own);
@@ -274,8 +276,8 @@ impl Outcomes<'_> {
         self.observed.note_deleted(id);
     }
 
-    /// Splits a refused batch; `false` if it is a single entry.
-    fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>) -> bool {
+    /// Splits a refused batch; `false` if it is a single entry. `in_doubt`: its answer was lost.
+    fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>, in_doubt: bool) -> bool {
         let Some(halves) = Half::of(writes) else {
             return false;
         };
@@ -283,6 +285,9 @@ impl Outcomes<'_> {
             if let Some(node) = self.devices.get_mut(id) {
                 // A device waits until all its parts are sent, so that its next step does not repeat them.
                 node.part_waits();
+                if in_doubt {
+                    node.doubt_batch();
+                }
             }
         }
         self.outbox.add_halves(halves);
