@@ -16,8 +16,9 @@ use crate::{
     tailnet::State,
 };
 
-/// So many requests that fail in the time of the timeout are an API that cannot be worked with.
-const FAILING: usize = 10;
+/// So many requests that fail in the time of the timeout are an API that cannot be worked with. As the backoffs grow to
+/// five minutes and more, there may be only two.
+const FAILING: usize = 2;
 
 /// The changed devices with the time of each change.
 type Log = Vec<(Duration, NodeId)>;

@@ -322,6 +322,8 @@ fn run_history(seed: u64) -> u64 {
     world.model.broken = None;
     world.model.short.clear();
     account.run(&mut world, 2_000);
+    // Someone may have changed the tags of one device again and again, so that they are contested for an hour.
+    world.run_for(Duration::from_hours(2));
     let has_c = world.model.attributes.iter();
     let has_c = has_c.filter(|(_, values)| values.contains_key(&key("c")));
     let selected = world.policies[&policy_key(CLEARING)].policy.target.clone();

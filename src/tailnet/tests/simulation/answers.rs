@@ -192,6 +192,8 @@ impl Answers {
     fn note_accepted(&mut self, call: &Call) {
         for entry in Entry::all(call) {
             self.accepted.retain(|it| !it.has_field_of(&entry));
+            // Whatever became of an earlier request, this one came after it.
+            self.doubtful.retain(|(_, it)| !it.has_field_of(&entry));
             self.accepted.push(entry);
         }
         self.refused
