@@ -145,17 +145,13 @@ impl DeviceState {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// A part of a refused batch writes to it, and waits for its turn.
-    pub const fn part_waits(&mut self) {
+    /// A part of a refused batch writes to it, and waits for its turn. `in_doubt`: the answer to the batch was lost.
+    pub const fn part_waits(&mut self, in_doubt: bool) {
         self.parts += 1;
+        self.batch_in_doubt |= in_doubt;
     }
 
-    /// The answer to a batch that is split was lost.
-    pub const fn doubt_batch(&mut self) {
-        self.batch_in_doubt = true;
-    }
-
-    /// Whether it was, and no read has shown its outcome since.
+    /// Whether the answer to a split batch was lost, and no read has shown its outcome since.
     pub const fn is_batch_in_doubt(&self) -> bool {
         self.batch_in_doubt
     }

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_device_waits_for_the_answer_of_its_request_and_for_the_parts_of_a_batch() {
         let mut device = device();
-        device.part_waits();
+        device.part_waits(false);
         device.request_sent();
         assert_eq!(
             cause(&device.next_step(&id(), CONTEXT)),

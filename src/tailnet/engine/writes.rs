@@ -284,10 +284,7 @@ impl Outcomes<'_> {
         for id in halves.iter().flat_map(Half::devices) {
             if let Some(node) = self.devices.get_mut(id) {
                 // A device waits until all its parts are sent, so that its next step does not repeat them.
-                node.part_waits();
-                if in_doubt {
-                    node.doubt_batch();
-                }
+                node.part_waits(in_doubt);
             }
         }
         self.outbox.add_halves(halves);

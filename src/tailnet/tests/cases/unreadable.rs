@@ -8,7 +8,7 @@ use super::{World, builders, model};
 use crate::{
     model::{DeviceField, NodeId, Reason, SettingValue, TagSet, UnreadableFields},
     plan::{Call, DesiredSettings, DeviceTarget, Disruption, Hold, Identity, Policy, Target},
-    tailnet::State,
+    tailnet::{Request, State},
 };
 
 fn unknown(world: &mut World, device: usize, field: DeviceField) {
@@ -299,4 +299,23 @@ fn a_policy_binds_no_device_while_the_owner_is_unknown() {
         run(&mut world);
         assert_eq!(written(&world), [model::node_id(0)]);
     }
+}
+
+/// A hold that comes and goes must not repeat what the API has refused.
+#[test]
+fn a_refused_change_waits_although_the_device_was_unreadable_meanwhile() {
+    let mut world = builders::servers(1);
+    world.model.unowned_tag = Some(builders::tag("tag:nobody"));
+    world.apply(builders::policy(0, builders::tags(&["tag:nobody"])));
+    world.start();
+    let run = |world: &mut World| world.run_for(Duration::from_mins(2));
+    run(&mut world);
+    unknown(&mut world, 0, DeviceField::IsExternal);
+    run(&mut world);
+    assert!(is_unreadable(&holds(&world, 0)), "{:?}", holds(&world, 0));
+    readable(&mut world);
+    run(&mut world);
+    assert_eq!(holds(&world, 0), [None]);
+    let tries = world.count(|it| matches!(it, Request::Write(Call::SetTags(..))));
+    assert_eq!(tries, 1);
 }
