@@ -34,8 +34,8 @@ pub use policy::{
     RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
-    AmbiguousDevices, DeviceStatus, HeldPlan, PendingChange, RecordedDevices, RecordedPart,
-    RecordedRelease, ReleasedFields, TailscaleDevicePolicyStatus,
+    AmbiguousDevices, DeviceStatus, HeldChanges, HeldPlan, PendingChange, RecordedDevices,
+    RecordedPart, RecordedRelease, ReleasedFields, TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,

@@ -313,6 +313,42 @@ pub struct HeldPlan {
 
     /// The number of devices.
     pub devices: u32,
+
+    /// The number of changes that take something from a device or can cut it off. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruptive_changes: Option<u32>,
+
+    /// The changes by kind, at most 20 kinds: first those that are disruptive, then those of the most
+    /// devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub summary: Vec<HeldChanges>,
+
+    /// The number of kinds that the summary leaves out. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_kinds: Option<u32>,
+
+    /// The number of changes of these other kinds. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_changes: Option<u32>,
+}
+
+/// Held changes of one kind: they differ only by their device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldChanges {
+    /// The setting, and what is added or removed.
+    ///
+    /// Example: "tags: -tag:syd"
+    pub change: String,
+
+    /// The number of devices.
+    pub devices: u32,
+
+    /// Whether the change takes something from the devices or can cut them off.
+    #[serde(default)]
+    #[schemars(!default)]
+    pub disruptive: bool,
 }
 
 /// A pending change.

@@ -69,8 +69,8 @@ pub use release::{
 };
 
 pub use hold::{
-    ApprovalState, ApprovalStates, Approvals, ApprovedOn, Changes, FrozenPlan, PlanHash,
-    WantedChanges,
+    ApprovalState, ApprovalStates, Approvals, ApprovedOn, ChangeKind, Changes, FrozenPlan,
+    PlanHash, Summary, Tally, WantedChanges,
 };
 
 pub use effect::{apply, apply_attributes};

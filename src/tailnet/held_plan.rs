@@ -1,6 +1,8 @@
 //! What is reported of a plan that is pending approval.
 
-use crate::plan::{ApprovedOn, PlanHash};
+use std::sync::Arc;
+
+use crate::plan::{ApprovedOn, PlanHash, Summary};
 
 /// A frozen plan that is pending approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,4 +21,6 @@ pub struct HeldPlan {
     pub limit: Option<usize>,
     /// The share of its namespace in that limit, if the share holds the plan.
     pub share: Option<usize>,
+    /// The changes by kind, as the author of the policy may see them.
+    pub summary: Arc<Summary>,
 }

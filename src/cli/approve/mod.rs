@@ -146,7 +146,10 @@ fn show(
 }
 
 fn consented(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<bool, AnyError> {
-    let question = format!("Approve plan:{hash} of {}?", key(policy));
+    let status = policy.status.as_ref();
+    let plan = status.and_then(|status| status.held_plan.as_ref());
+    let size = plan.map(size).unwrap_or_default();
+    let question = format!("Approve plan:{hash} of {}: {size}?", key(policy));
     let answer = ask::agrees(&question, "yes")?;
     answer.ok_or_else(|| {
         "found no terminal to ask on. Add --yes to approve the plan without asking".into()

@@ -3,7 +3,9 @@
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{APPROVE, HeldPlan, PendingChange, TailscaleDevicePolicy, conditions::READY},
+    api::{
+        APPROVE, HeldChanges, HeldPlan, PendingChange, TailscaleDevicePolicy, conditions::READY,
+    },
     cli::{
         output::printable,
         table::{Style, lines},
@@ -99,7 +101,31 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
         Ok(all) if all > changes.len() => format!(", {} shown", changes.len()),
         _ => String::new(),
     };
-    format!("{}\n\n{}{shown}", lines(&table), size(plan))
+    format!("{}\n\n{}{}{shown}", lines(&table), kinds(plan), size(plan))
+}
+
+/// The changes by kind, for a plan that the table does not show completely.
+fn kinds(plan: &HeldPlan) -> String {
+    // A plan of one kind on one device is its table.
+    if plan.changes <= 2 {
+        return String::new();
+    }
+    let mut rows: Vec<String> = plan.summary.iter().map(kind).collect();
+    if let (Some(kinds), Some(changes)) = (plan.other_kinds, plan.other_changes) {
+        let (kinds, changes) = (counted(kinds, "other kind"), counted(changes, "change"));
+        rows.push(format!("{kinds}: {changes}\n"));
+    }
+    if !rows.is_empty() {
+        rows.push("\n".to_owned());
+    }
+    rows.concat()
+}
+
+/// `75 devices: tags: -tag:syd (disruptive)`
+fn kind(kind: &HeldChanges) -> String {
+    let devices = counted(kind.devices, "device");
+    let disruptive = if kind.disruptive { " (disruptive)" } else { "" };
+    format!("{devices}: {}{disruptive}\n", printable(&kind.change))
 }
 
 /// `2 changes on 1 device`
@@ -108,7 +134,10 @@ pub(super) fn size(plan: &HeldPlan) -> String {
         counted(plan.changes, "change"),
         counted(plan.devices, "device"),
     );
-    format!("{changes} on {devices}")
+    let disruptive = plan
+        .disruptive_changes
+        .map(|changes| format!(", {changes} disruptive"));
+    format!("{changes} on {devices}{}", disruptive.unwrap_or_default())
 }
 
 /// The value of the annotation with one more approval. Approvals of devices stay, because they hold for

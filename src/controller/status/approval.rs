@@ -2,11 +2,11 @@
 
 use super::{
     ready_state::ReadyState,
-    text::{count, counted},
+    text::{bounded, count, counted},
 };
 use crate::{
-    api::{APPROVE, HeldPlan, Reason, TailscaleDevicePolicyStatus},
-    plan::ApprovedOn,
+    api::{APPROVE, HeldChanges, HeldPlan, Reason, TailscaleDevicePolicyStatus},
+    plan::{ApprovedOn, ChangeKind},
     tailnet::{self, PolicyReport},
 };
 
@@ -72,6 +72,22 @@ fn waiting(plan: &tailnet::HeldPlan) -> String {
     format!("{changes} of {devices} {verb} pending approval{past}")
 }
 
+/// Bytes: twenty kinds must leave room in a status of 16 KiB.
+const MAX_KIND: usize = 160;
+
+fn kind(kind: &ChangeKind) -> HeldChanges {
+    HeldChanges {
+        change: bounded(kind.change.clone(), MAX_KIND),
+        devices: count(kind.devices),
+        disruptive: kind.is_disruptive,
+    }
+}
+
+/// Absent instead of 0.
+fn some(number: usize) -> Option<u32> {
+    (number > 0).then(|| count(number))
+}
+
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
     status.held_plan = report.held.as_ref().map(|plan| HeldPlan {
         hash: plan.hash.to_string(),
@@ -81,6 +97,10 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         },
         changes: count(plan.changes),
         devices: count(plan.devices),
+        disruptive_changes: some(plan.summary.disruptive),
+        summary: plan.summary.kinds.iter().map(kind).collect(),
+        other_kinds: some(plan.summary.other_kinds),
+        other_changes: some(plan.summary.other_changes),
     });
     status.approval_errors.clone_from(&report.approval_errors);
 }

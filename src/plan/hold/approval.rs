@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    sync::Arc,
 };
 
 use jiff::SignedDuration;
 
-use super::plan_hash::{PlanHash, shortened};
+use super::{
+    plan_hash::{PlanHash, shortened},
+    summary::Summary,
+};
 use crate::model::{NodeId, Refused};
 use crate::plan::{Change, Difference, Field, Hold, Policy, PolicyKey};
 
@@ -165,6 +169,8 @@ pub struct FrozenPlan {
     changes: Changes,
     /// The changes of them that are still differences, unaltered.
     open: Changes,
+    /// The changes by kind.
+    summary: Arc<Summary>,
 }
 
 impl FrozenPlan {
@@ -197,7 +203,21 @@ impl FrozenPlan {
             on,
             open: changes.clone(),
             changes,
+            summary: Arc::default(),
         })
+    }
+
+    /// The same plan, with its changes by kind.
+    #[must_use]
+    pub fn with_summary(self, summary: Summary) -> Self {
+        let summary = Arc::new(summary);
+        Self { summary, ..self }
+    }
+
+    /// The changes that the hash covers, by kind.
+    #[must_use]
+    pub const fn summary(&self) -> &Arc<Summary> {
+        &self.summary
     }
 
     /// The changes that the hash covers.

@@ -3,12 +3,14 @@
 mod approval;
 mod limit;
 mod plan_hash;
+mod summary;
 
 use jiff::Timestamp;
 
 pub use approval::{ApprovalState, ApprovalStates, Approvals, ApprovedOn, Changes, FrozenPlan};
 pub use limit::WantedChanges;
 pub use plan_hash::PlanHash;
+pub use summary::{ChangeKind, Summary, Tally};
 
 use super::{
     AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold, Impact,

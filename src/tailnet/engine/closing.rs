@@ -10,7 +10,7 @@ use super::{
     notify::notify,
 };
 use crate::{
-    plan::{ApprovedOn, Changes, FrozenPlan, Mode, PolicyKey},
+    plan::{ApprovedOn, Changes, FrozenPlan, Mode, PolicyKey, Tally},
     tailnet::{
         Notification, Now, Settings, change_budget::ChangeBudget, devices::Devices, dirty::Dirty,
         gate::Gate, lanes::Queues, mutants::mutant, observed::Observed, outbox::Outbox,
@@ -31,6 +31,13 @@ pub(super) struct Closing<'e> {
     pub dirty: &'e mut Dirty,
     pub statuses: &'e mut StatusBook,
     pub outbox: &'e mut Outbox,
+}
+
+/// What one object can approve.
+#[derive(Default)]
+struct Held {
+    changes: Changes,
+    tally: Tally,
 }
 
 impl Closing<'_> {
@@ -61,14 +68,14 @@ impl Closing<'_> {
             }
             // The record goes into the same report, so it is made before the report is.
             self.record_keys(&key);
-            self.freeze(&key);
+            self.freeze(&key, now);
             due.push(key);
         }
         due
     }
 
     /// Freezes the held changes of a policy, once everything else is sent and all devices are read.
-    fn freeze(&mut self, key: &PolicyKey) {
+    fn freeze(&mut self, key: &PolicyKey, now: Now) {
         let is_limited = self.change_budget.held().contains(key);
         let Some(entry) = self.policies.get_mut(key) else {
             return;
@@ -76,7 +83,7 @@ impl Closing<'_> {
         if !is_limited {
             entry.approval_mut().unfreeze_limited();
         }
-        let Some(plan) = self.held_of(key, is_limited) else {
+        let Some(plan) = self.held_of(key, is_limited, now) else {
             return;
         };
         // The first list may lack some of the devices, so the plan may be incomplete.
@@ -96,7 +103,7 @@ impl Closing<'_> {
     }
 
     /// The held changes of a policy that are not frozen yet; `None` while they may still change.
-    fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
+    fn held_of(&self, key: &PolicyKey, is_limited: bool, now: Now) -> Option<FrozenPlan> {
         let entry = self.policies.get(key)?;
         let policy = entry.policy().as_deref().ok()?;
         if entry.approval().frozen_plan().is_some() || !(policy.mode == Mode::Approve || is_limited)
@@ -104,28 +111,34 @@ impl Closing<'_> {
             return None;
         }
         // An approval on one object must not release what the other object holds.
-        let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
+        let (mut on_policy, mut on_tailnet) = (Held::default(), Held::default());
         for id in entry.managed() {
             // A request in progress may still change what is held, and with it the hash.
             if is_working(self.devices, self.queues, self.dirty, id) {
                 return None;
             }
-            let shown = self
-                .devices
-                .get(id)
-                .into_iter()
-                .flat_map(|node| &node.plan().shown);
+            let Some(node) = self.devices.get(id) else {
+                continue;
+            };
+            let device = self.observed.index().get(id);
+            let shown = node.plan().shown.iter();
             for difference in shown.filter(|difference| difference.concerns(key)) {
-                let changes = match difference.hold.as_ref().and_then(ApprovedOn::releases) {
+                let held = match difference.hold.as_ref().and_then(ApprovedOn::releases) {
                     Some(ApprovedOn::Policy) => &mut on_policy,
                     Some(ApprovedOn::Tailnet) => &mut on_tailnet,
                     None => continue,
                 };
-                changes.insert(id.clone(), difference.change.clone());
+                let change = &difference.change;
+                let seen = node.plan().owners.view(key, change);
+                held.tally.add(change, &seen, device, now.wall);
+                held.changes.insert(id.clone(), change.clone());
             }
         }
         let used = entry.needed_record().approvals_used * u32::from(!mutant!(ApprovalWorksTwice));
-        let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
+        let freeze = |on, held: Held| {
+            let plan = FrozenPlan::freeze(policy, used, on, held.changes)?;
+            Some(plan.with_summary(held.tally.summary()))
+        };
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
 

@@ -1,5 +1,7 @@
 //! What the change limit allows now, in total and for each namespace.
 
+use std::sync::Arc;
+
 use crate::{
     model::{NodeId, share_of_one_namespace},
     plan::{ApprovedOn, FrozenPlan, PolicyKey},
@@ -64,6 +66,7 @@ impl ChangeLimit<'_> {
             open: plan.open().count(),
             limit: limit.filter(|_| plan.on == ApprovedOn::Tailnet),
             share: share.filter(|_| plan.on == ApprovedOn::Tailnet),
+            summary: Arc::clone(plan.summary()),
         }
     }
 }

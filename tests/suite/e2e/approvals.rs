@@ -36,7 +36,14 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
     let status = stage.kubectl.get(&NAS).await["status"].clone();
     assert_eq!(
         status["heldPlan"],
-        json!({"hash": first, "approveOn": "TailscaleDevicePolicy", "changes": 2, "devices": 1})
+        json!({
+            "hash": first, "approveOn": "TailscaleDevicePolicy", "changes": 2, "devices": 1,
+            "disruptiveChanges": 1,
+            "summary": [
+                {"change": "enabledRoutes: +10.9.0.0/16 -192.168.178.0/24", "devices": 1, "disruptive": true},
+                {"change": "keyExpiry: Enabled → Disabled", "devices": 1, "disruptive": false},
+            ],
+        })
     );
     assert_eq!(status["pendingTotal"], 2);
     assert_eq!(status["enforcement"], "Approve");

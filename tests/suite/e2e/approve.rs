@@ -54,7 +54,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
         "DEVICE  SETTING        NOW               DECLARED\n\
          nas     keyExpiry      Enabled           Disabled\n\
          nas     enabledRoutes  192.168.178.0/24  10.9.0.0/16\n\n\
-         2 changes on 1 device: plan:{hash}, enforcement: Approve.\n"
+         2 changes on 1 device, 1 disruptive: plan:{hash}, enforcement: Approve.\n"
     );
     // Without a terminal to ask, no answer counts as yes.
     let (code, out, error) = shell(&stage, command).await;
@@ -62,7 +62,9 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     let lacks = "tsdp: found no terminal to ask on. Add --yes to approve the plan without asking\n";
     assert_eq!(error, lacks);
 
-    let question = format!("Approve plan:{hash} of network/nas? Type 'yes' to confirm: ");
+    let question = format!(
+        "Approve plan:{hash} of network/nas: 2 changes on 1 device, 1 disruptive? Type 'yes' to confirm: "
+    );
     for typed in ["y\n", "no\n", ""] {
         let (code, screen, _) = shell(&stage, &on_terminal(command, 90, typed)).await;
         assert_eq!(code, 1, "{typed:?} {screen}");
@@ -75,8 +77,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
     let (code, screen, _) = shell(&stage, &on_terminal(command, 90, "yes\n")).await;
-    let done =
-        "network/nas: approved, 2 changes on 1 device. See: kubectl -n network get tsdp nas\n";
+    let done = "network/nas: approved, 2 changes on 1 device, 1 disruptive. See: kubectl -n network get tsdp nas\n";
     assert_eq!((code, screen), (0, format!("{shown}{question}{done}")));
     stage
         .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
@@ -143,6 +144,10 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
 
     let (code, out, error) = shell(&stage, "tsdp approve all -n network --yes").await;
     assert_eq!(code, 0, "{error}");
+    assert!(
+        out.contains("\n4 devices: keyExpiry: Enabled → Disabled\n\n4 changes on 4 devices: "),
+        "{out}"
+    );
     assert!(
         out.contains(", held by maxChangedDevices of the TailscaleTailnet.\n"),
         "{out}"

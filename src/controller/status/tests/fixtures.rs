@@ -8,8 +8,8 @@ use crate::{
     api::Reason,
     model::{ListSetting, NodeId, Route, RouteSet, SettingValue, TagSet},
     plan::{
-        ApprovedOn, Binding, Bound, Change, Difference, Field, Forbidden, Hold, ListChange, Mode,
-        Owner, PlanHash, PolicyKey, PolicyRecord, Why,
+        ApprovedOn, Binding, Bound, Change, ChangeKind, Difference, Field, Forbidden, Hold,
+        ListChange, Mode, Owner, PlanHash, PolicyKey, PolicyRecord, Summary, Why,
     },
     tailnet::{
         ActionReport, ClearReport, DeviceReport, Failure, HeldPlan, PolicyReport, Retry,
@@ -111,6 +111,15 @@ fn held_plan(state: &State) -> Option<HeldPlan> {
         devices,
         limit: (on == ApprovedOn::Tailnet).then_some(5),
         share: None,
+        summary: Arc::new(Summary {
+            kinds: vec![ChangeKind {
+                change: "tags: -tag:syd".to_owned(),
+                devices,
+                is_disruptive: true,
+            }],
+            disruptive: devices,
+            ..Summary::default()
+        }),
     })
 }
 
