@@ -123,8 +123,11 @@ impl PolicyRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{
-        AllowedRules, DesiredSettings, Mode, Ownership, PolicyKey, Selector, Target,
+    use crate::{
+        model::AttributeKey,
+        plan::{
+            AllowedRules, DesiredSettings, Mode, Ownership, PolicyKey, Selector, Suspender, Target,
+        },
     };
 
     /// It declares nothing.
@@ -177,6 +180,70 @@ mod tests {
                 vec![PolicyField::Name, PolicyField::Ipv4]
             };
             assert_eq!(released(&record), expected, "{is_reported}");
+        }
+    }
+
+    /// Of a policy that set a key.
+    fn record() -> PolicyRecord {
+        let mut record = PolicyRecord::default();
+        record.fields.fields = [PolicyField::PostureAttributes].into();
+        Arc::make_mut(&mut record.owned).add(&node(), [key()]);
+        record
+    }
+
+    fn node() -> NodeId {
+        "n1CNTRL".parse().unwrap()
+    }
+
+    fn key() -> AttributeKey {
+        "custom:tier".parse().unwrap()
+    }
+
+    /// What was the policy's once must never be deleted for it later.
+    #[test]
+    fn retain_gives_up_the_keys_of_removed_attributes() {
+        let mut record = record();
+        assert!(record.release_fields(&policy(Deletion::Retain), edit(2, true)));
+        assert!(record.owned.is_empty());
+        assert!(record.managed.due(&node()).keys.is_empty());
+        assert!(record.fields.fields.is_empty());
+    }
+
+    #[test]
+    fn clear_makes_the_keys_of_removed_attributes_due() {
+        let mut record = record();
+        assert!(record.release_fields(&policy(Deletion::Clear), edit(2, true)));
+        assert_eq!(record.managed.due(&node()).keys, [key()].into());
+        assert!(record.owned.is_empty());
+        assert!(record.fields.fields.is_empty());
+        assert_eq!(record.fields.released, None);
+    }
+
+    /// Until the policy acts again, and it is certain on which devices.
+    #[test]
+    fn clear_keeps_what_it_cannot_delete_yet() {
+        let acts = policy(Deletion::Clear);
+        let waiting = [Mode::Observe, Mode::Suspended(Suspender::Policy)].map(|mode| Policy {
+            mode,
+            ..acts.clone()
+        });
+        let uncertain = Edit {
+            is_certain: false,
+            ..edit(2, true)
+        };
+        let [observes, suspended] = waiting;
+        for (policy, edit) in [
+            (&observes, edit(2, true)),
+            (&suspended, edit(2, true)),
+            (&acts, uncertain),
+        ] {
+            let mut record = record();
+            record.release_fields(policy, edit);
+            assert_eq!(*record.owned, *self::record().owned, "{:?}", policy.mode);
+            assert_eq!(record.fields, self::record().fields, "{:?}", policy.mode);
+            assert!(record.managed.due(&node()).keys.is_empty());
+            record.release_fields(&acts, self::edit(3, true));
+            assert_eq!(record.managed.due(&node()).keys, [key()].into());
         }
     }
 
