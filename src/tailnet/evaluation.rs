@@ -137,8 +137,10 @@ impl Evaluation {
 
     /// From now on, results are about single devices.
     pub fn take_effect(&mut self) {
-        self.is_first = false;
-        self.found.clear();
+        // Later results are about single devices, and have not taken effect yet.
+        if std::mem::take(&mut self.is_first) {
+            self.found.clear();
+        }
     }
 
     /// The devices with this result that has not taken effect yet.

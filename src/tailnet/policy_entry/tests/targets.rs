@@ -74,7 +74,10 @@ fn once_in_force_a_device_is_matched_again_alone_and_pending_until_that_counts()
     evaluation.rematch(&nodes(&[1]));
     assert!(evaluation.is_pending(&node_id(1)) && !evaluation.is_pending(&node_id(0)));
     evaluation.advance(&index, 1_000_000);
-    // The result is known, and not in force yet.
+    // The result is known, and not in force yet. Binding the policy again for another reason loses none.
+    assert!(evaluation.is_pending(&node_id(1)));
+    policy.targets_mut().take_evaluated();
+    let evaluation = policy.targets_mut().evaluation_mut().unwrap();
     assert!(evaluation.is_pending(&node_id(1)));
     let found: Vec<_> = evaluation.take_found().into_iter().collect();
     assert_eq!(found, [(node_id(1), Comparison::DoesNotMatch)]);
