@@ -57,14 +57,17 @@ struct Moves {
     since: Duration,
     recent: Vec<Duration>,
     frozen: bool,
+    /// It has joined because what it reports cannot be read.
+    is_undecided: bool,
 }
 
 impl Flapping {
+    /// `is_undecided`: the selector matches only because something cannot be read.
     pub fn observe(
         &mut self,
-        key: &PolicyKey,
-        device: &Device,
+        (key, device): (&PolicyKey, &Device),
         comparison: Comparison,
+        is_undecided: bool,
         is_member: bool,
         now: Duration,
     ) -> Membership {
@@ -81,6 +84,7 @@ impl Flapping {
             since: now,
             recent: Vec::new(),
             frozen: false,
+            is_undecided,
         });
         if known.matched != comparison {
             known.matched = comparison;
@@ -97,7 +101,9 @@ impl Flapping {
         if known.frozen {
             return Membership::StillFrozen;
         }
-        if !moves || by_facts {
+        // It must not stay in where it has only been because something could not be read.
+        let was_undecided = std::mem::replace(&mut known.is_undecided, is_undecided);
+        if !moves || by_facts || is_undecided || was_undecided {
             return Membership::Free;
         }
         // Machines choose their hostnames: one that keeps changing it must not cause endless requests.
@@ -133,8 +139,10 @@ impl Flapping {
     /// The devices that may move again now. Forgets those that have not moved for an hour.
     pub fn due(&mut self, now: Duration) -> Vec<NodeId> {
         // What has not moved for an hour is forgotten, so that the memory stays bounded.
-        self.moves
-            .retain(|_, moves| moves.frozen || moves.recent.iter().any(|at| now < *at + HOUR));
+        self.moves.retain(|_, moves| {
+            let has_moved = moves.recent.iter().any(|at| now < *at + HOUR);
+            moves.frozen || moves.is_undecided || has_moved
+        });
         let due = self
             .moves
             .iter()
@@ -173,7 +181,8 @@ mod tests {
         } else {
             Comparison::DoesNotMatch
         };
-        flapping.observe(&key("a"), device, comparison, is_member, MINUTE * minute)
+        let of = (&key("a"), device);
+        flapping.observe(of, comparison, false, is_member, MINUTE * minute)
     }
 
     /// A device that has joined, left, joined, and would leave at the fourth minute: it stays in.
@@ -196,6 +205,21 @@ mod tests {
         assert_eq!(flapping.count(), 1);
         assert!(flapping.of(&key("a")).eq([&device().node_id]));
         assert_eq!(flapping.of(&key("b")).count(), 0);
+    }
+
+    /// A field that cannot be read at times must not keep a device in that the selector does not match.
+    #[test]
+    fn joining_while_something_is_unreadable_is_no_move() {
+        let (mut flapping, device) = (Flapping::default(), device());
+        for minute in 1..10 {
+            let joins = Comparison::Matches;
+            let of = (&key("a"), &device);
+            let joined = flapping.observe(of, joins, true, false, MINUTE * minute);
+            assert_eq!(joined, Membership::Free);
+            assert!(flapping.due(MINUTE * minute).is_empty());
+            let left = observe(&mut flapping, &device, false, true, minute);
+            assert_eq!(left, Membership::Free, "minute {minute}");
+        }
     }
 
     #[test]

@@ -268,10 +268,15 @@ impl Targeting<'_> {
             return comparison;
         };
         let label = device.label().to_string();
-        let membership = self
-            .matching
-            .flapping_mut()
-            .observe(key, device, comparison, is_member, now);
+        let policy = entry.and_then(|entry| entry.policy().as_deref().ok());
+        let is_undecided = policy.is_some_and(|it| !it.undecided_by(device).is_empty());
+        let membership = self.matching.flapping_mut().observe(
+            (key, device),
+            comparison,
+            is_undecided,
+            is_member,
+            now,
+        );
         if matches!(membership, Membership::Freed | Membership::Frozen) {
             self.dirty.report(key);
         }
