@@ -290,7 +290,9 @@ impl World {
             .guardrails
             .denies(policy, field, device)
             .is_some();
-        if policy.mode != Mode::Enforce || is_denied {
+        // Someone else has signed in on its device, so nothing is deleted there either.
+        let is_taken_over = matches!(self.last_reports[key].state, State::Unbound { .. });
+        if policy.mode != Mode::Enforce || is_denied || is_taken_over {
             return;
         }
         let nothing = BTreeSet::new();
