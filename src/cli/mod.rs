@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admission;
+mod allow;
 mod apply;
 mod approve;
 mod ask;

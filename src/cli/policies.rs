@@ -52,6 +52,29 @@ impl PoliciesArgs {
         self.from_cluster || !self.files.is_empty()
     }
 
+    /// Whether arguments beside the paths choose or place the policies.
+    pub fn narrow(&self) -> bool {
+        self.namespace.is_some()
+            || self.tailnet_ref.is_some()
+            || self.controller_namespace != controller::DEFAULT_NAMESPACE
+    }
+
+    /// Where the policies come from, for messages.
+    pub fn source(&self) -> String {
+        let place = match (&self.namespace, self.from_cluster) {
+            (Some(namespace), true) => format!("the namespace {namespace} of the cluster"),
+            (None, true) => "the cluster".to_owned(),
+            (_, false) => {
+                let files = self.files.iter().map(|path| path.display().to_string());
+                files.collect::<Vec<_>>().join(", ")
+            }
+        };
+        match &self.tailnet_ref {
+            Some(tailnet) => format!("{place} for the TailscaleTailnet {tailnet}"),
+            None => place,
+        }
+    }
+
     /// The namespace of manifests that name none.
     pub fn default_namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or("default")
@@ -132,13 +155,23 @@ impl PoliciesArgs {
             let policy = object.0.as_ref().ok()?;
             Some(policy.spec.tailnet_name().to_owned())
         };
+        let objects = all.policies.iter().map(|(object, _)| object);
+        let mut named: BTreeSet<String> = objects.filter_map(tailnet).collect();
         let wanted = if let Some(wanted) = &self.tailnet_ref {
+            let is_declared = all.tailnets.iter().any(|it| it.name_any() == *wanted);
+            // Else a misspelled name would look like a tailnet in sync.
+            if !is_declared && !named.is_empty() && !named.contains(wanted) {
+                let named = named.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(format!(
+                    "--tailnet-ref {wanted}: no policy belongs to this TailscaleTailnet, only to {named}. Correct \
+                     the name"
+                )
+                .into());
+            }
             all.policies
                 .retain(|(object, _)| tailnet(object).is_none_or(|name| name == *wanted));
             Some(wanted.clone())
         } else {
-            let objects = all.policies.iter().map(|(object, _)| object);
-            let mut named: BTreeSet<String> = objects.filter_map(tailnet).collect();
             if named.len() > 1 {
                 let several = named.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(format!(

@@ -46,6 +46,11 @@ pub(super) struct PruneFromArgs {
 pub(super) struct PruneFrom(BTreeMap<String, TailscaleDevicePolicySpec>);
 
 impl PruneFromArgs {
+    /// Whether the arguments name earlier manifests.
+    pub fn is_given(&self) -> bool {
+        self.prune_from.is_some()
+    }
+
     /// Reads the earlier manifests, and reports on stderr which of them the command does not act on.
     pub fn read(&self, args: &PoliciesArgs, now: &[PolicyObject]) -> Result<PruneFrom, AnyError> {
         let Some(from) = &self.prune_from else {

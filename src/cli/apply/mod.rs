@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    allow::AllowArgs,
     ask,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
@@ -41,8 +42,9 @@ held: --yes approves nothing.
 
 Exit codes:
   0    everything is in sync
-  1    an error
-  2    changes are left: held, denied, declined, or different from the plan
+  1    an error, a device that could not be read, a policy whose device is not found, ambiguous or unreadable
+       (unless --allow-missing), or no policy at all (unless --allow-empty)
+  2    changes are left: held, denied, declined, or different from the plan, and none of the above
   130  interrupted; the in-flight requests have ended
 
 {CREDENTIAL_HELP}
@@ -55,7 +57,9 @@ Examples:
   tsdp apply -f policies/ --approve network/db     also approve the held plan of the policy network/db"))]
 pub(super) struct ApplyArgs {
     /// A plan that tsdp plan --out saved. Refused if the tailnet has changed since.
-    #[arg(value_name = "PLAN", conflicts_with_all = ["files", "from_cluster", "prune_from"])]
+    #[arg(value_name = "PLAN", conflicts_with_all = [
+        "files", "from_cluster", "prune_from", "namespace", "controller_namespace", "tailnet_ref", "allow_empty",
+    ])]
     plan: Option<PathBuf>,
     /// Make the changes without asking. Held changes stay held.
     #[arg(long, short)]
@@ -70,6 +74,8 @@ pub(super) struct ApplyArgs {
     /// When to color the output.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    #[command(flatten)]
+    allow: AllowArgs,
     #[command(flatten)]
     earlier: PruneFromArgs,
     // Last: their heading in the help applies to all arguments that follow.
@@ -96,9 +102,15 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let totals = plan_run.view().totals;
     plan_run.snapshot.print_failures();
     let unread = !plan_run.snapshot.failures.is_empty();
+    let missing = || {
+        args.allow
+            .report_missing(&plan_run.policies, &plan_run.tailnet_plan)
+    };
     // Before the question: there is nothing to agree to.
     if totals.changes == 0 {
-        return Ok(match (unread, totals.held + totals.refused) {
+        // Named at the end, after the reads that failed.
+        let incomplete = missing() || unread;
+        return Ok(match (incomplete, totals.held + totals.refused) {
             (true, _) => ExitCode::FAILURE,
             (false, 0) => ExitCode::SUCCESS,
             (false, _) => ExitCode::from(CHANGES),
@@ -117,9 +129,10 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     if output::print_to_the_end(&format!("{outcome}\n")).is_err() {
         eprintln!("{outcome}");
     }
+    let incomplete = missing() || unread;
     Ok(match outcome.code() {
-        // A device that could not be read may need changes that the plan lacks, so this is no success.
-        0 | CHANGES if unread => ExitCode::FAILURE,
+        // A device that could not be read or found may need changes that the plan lacks, so this is no success.
+        0 | CHANGES if incomplete => ExitCode::FAILURE,
         0 if totals.refused > 0 => ExitCode::from(CHANGES),
         code => ExitCode::from(code),
     })
@@ -170,6 +183,7 @@ impl ApplyArgs {
             None => declarations.limit()?,
         };
         let policies = declarations.policies;
+        self.allow.refuse_empty(&policies, &self.policies)?;
         refuse_invalid(&policies)?;
         let earlier = self.earlier.read(&self.policies, &declarations.objects)?;
         let admission = declarations.guardrails.read()?;
@@ -210,7 +224,18 @@ impl ApplyArgs {
                 )),
             },
             // A common slip, and clear from the content of the file.
-            (None, [path]) if path.is_file() => SavedPlan::read(path),
+            (None, [path]) if path.is_file() => {
+                let saved = SavedPlan::read(path)?;
+                if saved.is_some() && (self.earlier.is_given() || self.policies.narrow()) {
+                    return Err(format!(
+                        "{} is a saved plan, which has its policies and their earlier versions. Give these \
+                         arguments to tsdp plan --out, and none of --prune-from, --tailnet-ref, --namespace \
+                         and --controller-namespace here",
+                        path.display()
+                    ));
+                }
+                Ok(saved)
+            }
             (None, _) => Ok(None),
         }
     }

@@ -1,6 +1,6 @@
 //! From documents to objects of tailnet.dev.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -21,6 +21,9 @@ use crate::api::{APPROVE, GROUP, VERSION};
 
 /// The fields of `metadata` that a file can declare.
 const DECLARED_METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
+
+/// The field by which a saved plan is recognized.
+const SAVED_PLAN: &str = "policiesHash";
 
 /// The objects and diagnostics so far.
 pub struct Reading<'n> {
@@ -240,6 +243,14 @@ impl<'n> Reading<'n> {
                 "kind",
                 format!("the kind '{kind}' does not exist in {GROUP}. {hint}"),
             )
+        } else if let Some(message) = no_object(source, root, version, kind) {
+            let place = Place {
+                source: Arc::clone(source),
+                span: root.span,
+            };
+            let diagnostic = Diagnostic::error(Code::UnknownKind, place, message);
+            self.diagnostics.push(diagnostic);
+            return;
         } else {
             self.manifests.others += 1;
             if (version, kind) == ("v1", "Namespace") {
@@ -252,6 +263,41 @@ impl<'n> Reading<'n> {
         let diagnostic = document.diagnostic(Code::UnknownKind, &field, message);
         self.diagnostics.push(diagnostic);
     }
+}
+
+/// Why a document is no object of any kind. kubectl refuses it too.
+fn no_object(source: &Source, root: &Node, version: &str, kind: &str) -> Option<String> {
+    let message = match &root.data {
+        // kustomize reads it with these fields left out.
+        Data::Map(_) if is_kustomization(source) => return None,
+        Data::Map(_) if root.get(SAVED_PLAN).is_some() => {
+            "this is a plan that tsdp plan --out saved. Run tsdp apply with this file alone, or move it \
+             away from the manifests"
+                .to_owned()
+        }
+        Data::Map(_) => {
+            let missing = match (version.is_empty(), kind.is_empty()) {
+                (false, false) => return None,
+                (true, true) => "apiVersion and kind are",
+                (true, false) => "apiVersion is",
+                (false, true) => "kind is",
+            };
+            format!(
+                "this is not a Kubernetes object: {missing} missing. Add what is missing, or move the file \
+                 away from the manifests"
+            )
+        }
+        Data::List(_) => "found a list, expected an object. Write each object as a document of its own, \
+                          with --- between them, or write kind: List with the list as items"
+            .to_owned(),
+        _ => "found a single value, expected an object with apiVersion and kind".to_owned(),
+    };
+    Some(message)
+}
+
+fn is_kustomization(source: &Source) -> bool {
+    let name = Path::new(&source.name).file_stem();
+    name.is_some_and(|name| name.eq_ignore_ascii_case("kustomization"))
 }
 
 /// Removes all that a file cannot declare. The API server ignores the status, the age, the deletion and the

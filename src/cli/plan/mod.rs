@@ -10,6 +10,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 
 use super::{
+    allow::AllowArgs,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
     policies::{Declarations, PoliciesArgs},
@@ -32,8 +33,9 @@ some. Marks the changes that the controller would hold, including those over the
 
 Exit codes:
   0  nothing to do
-  1  an error, or a device that could not be read
-  2  changes, held or not, or policies that the guardrails deny
+  1  an error, a device that could not be read, a policy whose device is not found, ambiguous or unreadable
+     (unless --allow-missing), or no policy at all (unless --allow-empty)
+  2  changes, held or not, or policies that the guardrails deny, and none of the above
 
 {CREDENTIAL_HELP}
 
@@ -54,6 +56,8 @@ pub(super) struct PlanArgs {
     /// When to color the table.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    #[command(flatten)]
+    allow: AllowArgs,
     #[command(flatten)]
     earlier: PruneFromArgs,
     // Last: their headings in the help apply to all arguments that follow.
@@ -88,6 +92,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         guardrails,
         ..
     } = declarations;
+    args.allow.refuse_empty(&policies, &args.policies)?;
     // An invalid policy of a cluster is noted in the plan: its devices stay as they are.
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
@@ -113,8 +118,11 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     }
     // After the plan, so that they are not lost above a long table.
     plan_run.snapshot.print_failures();
+    let missing = args
+        .allow
+        .report_missing(&plan_run.policies, &plan_run.tailnet_plan);
     // An incomplete plan must not pass a pipeline, whatever else it shows.
-    Ok(if !plan_run.snapshot.failures.is_empty() {
+    Ok(if missing || !plan_run.snapshot.failures.is_empty() {
         ExitCode::FAILURE
     } else if view.totals.asks_for_something() {
         ExitCode::from(CHANGES)

@@ -5,6 +5,7 @@ mod admission;
 mod adopt;
 mod agreement;
 mod apply;
+mod codes;
 mod connection;
 mod copied;
 mod devices;

@@ -224,7 +224,7 @@ async fn held_changes_are_shown_with_what_to_do() {
         + &policy("later", "{device: {hostname: laptop}, keyExpiry: Disabled}")
         + &policy("gone", "{device: {hostname: gone}, keyExpiry: Enabled}");
     let mut reported = tailnet
-        .run_with(&["plan", "-f", "-"], &policies)
+        .run_with(&["plan", "-f", "-", "--allow-missing"], &policies)
         .await
         .with_code(2);
     let other = tailnet.simulator.devices().unwrap();

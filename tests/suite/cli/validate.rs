@@ -122,8 +122,14 @@ fn color_is_shown_when_requested() {
 fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
     let folder = folder(&[
         ("all/deeper/one.yml", GOOD),
-        ("all/two.json", "{\"kind\": \"Other\"}"),
-        ("all/tailnet.yaml", &format!("{TAILNET}---\nkind: Other\n")),
+        (
+            "all/two.json",
+            "{\"apiVersion\": \"v1\", \"kind\": \"Other\"}",
+        ),
+        (
+            "all/tailnet.yaml",
+            &format!("{TAILNET}---\napiVersion: v1\nkind: Other\n"),
+        ),
         // Not read: hidden files, and files without the suffix of a manifest.
         ("all/.git/bad.yaml", BAD),
         ("all/notes.txt", BAD),

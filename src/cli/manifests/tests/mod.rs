@@ -40,7 +40,7 @@ fn line_and_column(document: &Document, path: &str) -> (usize, usize) {
 
 #[test]
 fn a_field_is_located_in_its_file() {
-    let text = format!("# a comment\nkind: Other\n---\n{POLICY}");
+    let text = format!("# a comment\n{{apiVersion: v1, kind: Other}}\n---\n{POLICY}");
     let (manifests, diagnostics) = read_text(&text);
     assert_eq!(diagnostics, []);
     assert_eq!(manifests.others, 1);
@@ -77,7 +77,7 @@ fn an_object_without_a_namespace_gets_the_given_one() {
 fn json_is_read_with_places() {
     let text = "{\n\t\"apiVersion\": \"tailnet.dev/v1alpha1\", \"kind\": \"TailscaleTailnet\",\n\t\
                 \"metadata\": {\"annotations\": {\"a\": \"\\ud83d\\ude00\"}, \"name\": \"lab\"},\n\
-                \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"kind\": \"Other\"}";
+                \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"apiVersion\": \"v1\", \"kind\": \"Other\"}";
     let (manifests, diagnostics) = read_text(text);
     assert_eq!(diagnostics, []);
     let tailnet = &manifests.tailnets[0];
@@ -134,8 +134,8 @@ fn syntax_errors_are_reported_with_their_place() {
             "a.yaml:3:1: kubectl does not read anything after ...",
         ),
         (
-            "x: 1\na: 1\nx: 2\n",
-            "a.yaml:3:1: the key 'x' also exists in line 1",
+            "x: 1\napiVersion: v1\nkind: Other\nx: 2\n",
+            "a.yaml:4:1: the key 'x' also exists in line 1",
         ),
         ("a: .nan\n", "a.yaml:1:4: '.nan': JSON has no such number"),
         (

@@ -1,0 +1,74 @@
+//! What may be missing without failing `plan` and `apply`: a pipeline trusts their exit codes.
+
+use clap::Args;
+
+use super::policies::PoliciesArgs;
+use crate::{
+    model::counted,
+    plan::{Binding, PolicyInput, PolicyKey, TailnetPlan, Target},
+};
+
+/// The maximum number of policies that the message about missing devices names.
+const MAX_NAMED: usize = 20;
+
+/// What may be missing.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct AllowArgs {
+    /// Do not fail if the device of a policy is not found, ambiguous, or unreadable.
+    #[arg(long)]
+    allow_missing: bool,
+    /// Do not fail if there is no policy, for example in an empty folder.
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+impl AllowArgs {
+    /// Refuses an empty set of policies. A wrong path must not look like a tailnet in sync.
+    pub fn refuse_empty(self, policies: &[PolicyInput], from: &PoliciesArgs) -> Result<(), String> {
+        if self.allow_empty || !policies.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "found no policy in {}. Correct the arguments, or add --allow-empty if there may be none",
+            from.source()
+        ))
+    }
+
+    /// Names on stderr the policies that have no device, and returns whether they fail the command.
+    pub fn report_missing(self, policies: &[PolicyInput], tailnet_plan: &TailnetPlan) -> bool {
+        if self.allow_missing {
+            return false;
+        }
+        let missing = without_device(policies, tailnet_plan);
+        if missing.is_empty() {
+            return false;
+        }
+        let named = missing.iter().take(MAX_NAMED).map(ToString::to_string);
+        let more = match missing.len().saturating_sub(MAX_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        eprintln!(
+            "tsdp: found no device for {}: {}{more}. Correct spec.device, or add --allow-missing",
+            counted(missing.len(), "policy"),
+            named.collect::<Vec<_>>().join(", "),
+        );
+        true
+    }
+}
+
+/// The allowed policies for one device that have none. A selector need not match anything.
+fn without_device<'a>(
+    policies: &'a [PolicyInput],
+    tailnet_plan: &TailnetPlan,
+) -> Vec<&'a PolicyKey> {
+    let missing = policies.iter().filter(|declared| {
+        let names_device =
+            matches!(&declared.policy, Ok(policy) if matches!(policy.target, Target::Device(_)));
+        let binding = tailnet_plan.bindings.get(&declared.key);
+        names_device
+            && !tailnet_plan.refused.contains_key(&declared.key)
+            && binding.is_some_and(|binding| !matches!(binding, Binding::Device(_)))
+    });
+    missing.map(|declared| &declared.key).collect()
+}
