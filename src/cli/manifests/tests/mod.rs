@@ -144,7 +144,10 @@ fn syntax_errors_are_reported_with_their_place() {
         ),
         ("a: *nobody\n", "a.yaml:1:"),
         ("~: 1\n", "a.yaml:1:1: a key is missing"),
-        ("%YAML 1.2\n---\na: 1\n", "a.yaml:"),
+        (
+            "%YAML 1.2\n---\napiVersion: v1\nkind: Other\n",
+            "a.yaml:2:1: ",
+        ),
         (
             "apiVersion: tailnet.dev/v1\nkind: TailscaleTailnet\n",
             "a.yaml:1:13: apiVersion: TailscaleTailnet does not exist in 'tailnet.dev/v1'",
