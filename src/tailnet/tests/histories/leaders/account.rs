@@ -113,9 +113,9 @@ impl Account {
                 });
             }
             let used = object.record.approvals_used;
-            let before = self.used.insert(object.policy.uid.clone(), used);
+            let before = self.used.get(&object.policy.uid);
             assert!(
-                before <= Some(used),
+                before <= Some(&used),
                 "{key}: {before:?} approvals used, then {used}"
             );
         }
@@ -175,6 +175,12 @@ impl Account {
         if !owned {
             self.human.insert((id.clone(), key.clone()), now);
         }
+    }
+
+    /// A leader knows that a status is stored, and may send what it has approved: no later one may forget that.
+    pub fn note_used(&mut self, uid: &str, used: u32) {
+        let noted = self.used.entry(uid.to_owned()).or_default();
+        *noted = used.max(*noted);
     }
 
     pub fn note_approval(&mut self, uid: &str) {

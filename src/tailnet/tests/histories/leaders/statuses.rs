@@ -109,6 +109,9 @@ impl Pair {
                     object.record = recorded;
                 }
                 let PolicyReport { uid, record, .. } = *writing.report;
+                if self.processes[process].leads(writing.term, now) {
+                    self.account.note_used(&uid, record.approvals_used);
+                }
                 self.step(process, Input::Recorded { key, uid, record });
             }
             Err(Refused::Gone) => {
