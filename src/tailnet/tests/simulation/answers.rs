@@ -8,7 +8,7 @@ use std::{
 
 use super::told::EngineInputs;
 use crate::{
-    model::{AttributeKey, DesiredAttribute, NodeId},
+    model::{AttributeKey, DesiredAttribute, NodeId, Reason},
     plan::{Call, PolicyKey},
     tailnet::{Answer, Failure, Input, Request, Retry, Ticket},
 };
@@ -206,8 +206,11 @@ impl Answers {
             let size = entries.len();
             self.doubtful
                 .extend(entries.into_iter().map(|entry| (size, entry)));
-        // A batch that is refused is split until the entry is found.
-        } else if failure.retry == Retry::Never && entries.len() == 1 {
+        // A batch that is refused is split until the entry is found. A device that was not found may be back.
+        } else if failure.retry == Retry::Never
+            && failure.reason != Reason::DeviceNotFound
+            && entries.len() == 1
+        {
             self.refused
                 .extend(entries.into_iter().map(|entry| (now, entry)));
         }
