@@ -273,9 +273,9 @@ impl PolicyPermissions {
             }
         }
         if !device.unreadable.is_empty() {
-            undecided.extend(policies.iter().map(|(policy, record)| {
+            undecided.extend(policies.iter().map(|(policy, _)| {
                 let mut fields = policy.undecided_by(device);
-                fields.extend(policy.owner_unknown_by(device, record));
+                fields.extend(policy.owner_unknown_by(device));
                 (policy.key.clone(), fields)
             }));
         }

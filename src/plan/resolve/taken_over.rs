@@ -25,21 +25,10 @@ impl Policy {
     /// The unreadable fields of its device that keep it unknown who owns the device.
     ///
     /// A policy that names its device by a name that can change gets nothing there: it is unknown whether someone
-    /// else has signed in on the device. Nor does one that is not bound to it: without an owner the binding cannot
-    /// be recorded before a request.
-    pub(in crate::plan) fn owner_unknown_by(
-        &self,
-        device: &Device,
-        record: &PolicyRecord,
-    ) -> UnreadableFields {
-        let is_bound = |target: &DeviceTarget| {
-            let bound = record.bound.as_ref();
-            bound.is_some_and(|it| it.node == device.node_id && target.names(&it.named))
-        };
+    /// else has signed in on the device, and without an owner the binding cannot be recorded before a request.
+    pub(in crate::plan) fn owner_unknown_by(&self, device: &Device) -> UnreadableFields {
         match &self.target {
-            Target::Device(target) if may_change(&target.identity) || !is_bound(target) => {
-                Owner::unknown(device)
-            }
+            Target::Device(target) if may_change(&target.identity) => Owner::unknown(device),
             Target::Device(_) | Target::Selector(_) => UnreadableFields::default(),
         }
     }

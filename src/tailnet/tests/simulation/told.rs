@@ -304,11 +304,16 @@ impl EngineInputs {
             match &policy.target {
                 // A policy that was edited to name another device has released this one, although its record
                 // stays until that device is found.
-                Target::Device(target) => bound.is_some_and(|bound| {
-                    let is_named = target.names(&bound.named)
-                        || target.identity == Identity::NodeId(bound.node.clone());
-                    bound.node == *id && is_named
-                }),
+                Target::Device(target) => {
+                    let is_named = target.identity == Identity::NodeId(id.clone());
+                    match bound {
+                        Some(bound) => {
+                            bound.node == *id && (is_named || target.names(&bound.named))
+                        }
+                        // While its owner is unknown, no binding is recorded, and its id needs none.
+                        None => is_named,
+                    }
+                }
                 Target::Selector(selector) => {
                     let mut seen = seen.into_iter().flatten();
                     seen.any(|device| selector.matches(device))
