@@ -101,7 +101,7 @@ impl PoliciesArgs {
                 tailnets: manifests
                     .tailnets
                     .into_iter()
-                    .map(|located| located.object)
+                    .map(|located| DeserializeGuard(Ok(located.object)))
                     .collect(),
                 namespaces: manifests.namespaces,
             }
@@ -111,12 +111,12 @@ impl PoliciesArgs {
 
     async fn of_cluster(&self) -> Result<All, AnyError> {
         let client = self.cluster.client().await?;
-        // Guarded: one policy that cannot be parsed must not fail the whole list.
+        // Guarded: one object that cannot be parsed must not fail the whole list.
         let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        let tailnets: Api<TailscaleTailnet> = Api::all(client.clone());
+        let tailnets: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(client.clone());
         let namespaces: Api<Namespace> = Api::all(client);
         let (all, source) = (ListParams::default(), "of the cluster");
         let listed = policies.list(&all).await;
@@ -127,7 +127,8 @@ impl PoliciesArgs {
             listed.map_err(|error| format!("cannot list the tailnets {source}: {error}"))?;
         // Only if needed: not every user may list namespaces, and few rules select by their labels.
         let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
-        if tailnets.items.iter().any(|it| it.spec.goes_by_labels()) {
+        let mut readable = tailnets.items.iter().filter_map(|it| it.0.as_ref().ok());
+        if readable.any(|it| it.spec.goes_by_labels()) {
             let listed = namespaces.list(&all).await;
             let listed =
                 listed.map_err(|error| format!("cannot list the namespaces {source}: {error}"))?;
@@ -186,7 +187,16 @@ impl PoliciesArgs {
             .tailnets
             .into_iter()
             .find(|tailnet| Some(tailnet.name_any()) == wanted)
-            .map(|tailnet| tailnet.spec);
+            .map(|tailnet| match tailnet.0 {
+                Ok(tailnet) => Ok(tailnet.spec),
+                // Its guardrails are unknown, and none would be too few.
+                Err(unreadable) => Err(format!(
+                    "the TailscaleTailnet {} cannot be parsed: {}. Correct it",
+                    unreadable.metadata.name.unwrap_or_default(),
+                    unreadable.error
+                )),
+            })
+            .transpose()?;
         let own = &self.controller_namespace;
         // Of the one tailnet: rules of another one say nothing about this connection.
         let guardrails = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
@@ -207,7 +217,7 @@ pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
 struct All {
     /// Each policy, and what it is for the planner.
     policies: Vec<(PolicyObject, PolicyInput)>,
-    tailnets: Vec<TailscaleTailnet>,
+    tailnets: Vec<DeserializeGuard<TailscaleTailnet>>,
     namespaces: BTreeMap<String, Labels>,
 }
 

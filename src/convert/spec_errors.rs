@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use jiff::Timestamp;
 
-use crate::model::Refused;
+use crate::model::{Refused, parse_time};
 
 /// Collects all errors, so that an author can fix them at once.
 #[derive(Default)]
@@ -49,13 +49,7 @@ impl SpecErrors {
 
     pub(super) fn time(&mut self, path: &str, text: Option<&String>) -> Option<Timestamp> {
         let text = text?;
-        let time = text.parse().ok();
-        if time.is_none() {
-            let error =
-                format!("'{text}' is not a valid time: write one such as 2027-01-01T00:00:00Z");
-            self.add(path, error);
-        }
-        time
+        self.value_of(path, parse_time(text))
     }
 
     pub(super) fn value_of<T>(&mut self, path: &str, value: Result<T, Refused>) -> Option<T> {

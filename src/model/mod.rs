@@ -25,6 +25,7 @@ mod route;
 mod setting;
 mod tag;
 mod tag_set;
+mod time;
 mod unreadable;
 
 pub use address::TailnetIpv4;
@@ -51,6 +52,7 @@ pub use route::{Route, RouteSet};
 pub use setting::{PolicyField, Setting, SettingValue, Step, UniqueValue};
 pub use tag::Tag;
 pub use tag_set::TagSet;
+pub use time::parse_time;
 pub use unreadable::{DeviceField, UnreadableDevice, UnreadableDevices, UnreadableFields};
 
 /// Why a value was refused: what was found and what was expected.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, DeviceField, NodeId, ReportedAttribute,
-    Route, RouteSet, SettingValue, Tag, TagSet, UnreadableDevice, UnreadableFields,
+    Route, RouteSet, SettingValue, Tag, TagSet, UnreadableDevice, UnreadableFields, parse_time,
 };
 
 #[cfg(test)]
@@ -422,7 +422,7 @@ impl<'de> Deserialize<'de> for WireTime {
         let text = String::deserialize(deserializer)?;
         let time = match text.as_str() {
             "" | "0001-01-01T00:00:00Z" => None,
-            text => Some(text.parse().map_err(D::Error::custom)?),
+            text => Some(parse_time(text).map_err(D::Error::custom)?),
         };
         Ok(Self(time))
     }

@@ -9,6 +9,7 @@ use tsdp::{
     api::TailscaleDevicePolicySpec,
     model::{
         AttributeKey, AttributeString, DeviceLabel, NodeId, Route, SafeInteger, Tag, TailnetIpv4,
+        parse_time,
     },
 };
 
@@ -138,6 +139,8 @@ fn parsers_refuse(spec: &TailscaleDevicePolicySpec) -> bool {
     }
     let attributes = || spec.posture_attributes.iter().flatten();
     let integers = attributes().filter_map(|(_, attribute)| attribute.integer);
+    let expiries = attributes().filter_map(|(_, attribute)| attribute.expiry.as_ref());
+    let mut times = spec.expire_key_at.iter().chain(expiries);
     let device = spec.device.iter();
     let selected = spec.device_selector.iter();
     refuses::<NodeId>(device.clone().filter_map(|device| device.node_id.as_ref()))
@@ -149,6 +152,7 @@ fn parsers_refuse(spec: &TailscaleDevicePolicySpec) -> bool {
         || refuses::<TailnetIpv4>(&spec.ipv4)
         || refuses::<AttributeKey>(attributes().map(|(key, _)| key))
         || refuses::<AttributeString>(attributes().filter_map(|(_, a)| a.string.as_ref()))
+        || times.any(|time| parse_time(time).is_err())
         || integers.map(SafeInteger::try_from).any(|it| it.is_err())
 }
 

@@ -214,8 +214,21 @@ pub(in crate::api) fn deletions_per_day(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// An RFC 3339 time.
+/// An RFC 3339 time, exactly as [`crate::model::parse_time`] accepts it.
 pub(in crate::api) fn time(_: &mut SchemaGenerator) -> Schema {
-    // The API server checks this format itself.
-    json_schema!({"type": "string", "format": "date-time"})
+    let is_time = "self.matches('^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+                   [Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?\
+                   ([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$')";
+    let is_day = "!self.matches('^[0-9]{4}-(02-3|(02|04|06|09|11)-31)') \
+                  && (!self.matches('^[0-9]{4}-02-29') \
+                  || self.matches('^([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-'))";
+    json_schema!({
+        // Without the format date-time: with it, the API server does not check the type, and accepts a list.
+        "type": "string",
+        "maxLength": 64,
+        "x-kubernetes-validations": [naming(
+            &format!("{is_time} && {is_day}"),
+            "is not a valid time: write one such as 2027-01-01T00:00:00Z",
+        )],
+    })
 }

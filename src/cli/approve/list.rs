@@ -4,9 +4,9 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use super::waiting::Waiting;
 use crate::{
-    api::TailscaleDevicePolicy,
+    api::{DeserializeGuard, TailscaleDevicePolicy},
     cli::{
-        output,
+        output::{self, printable},
         process::AnyError,
         table::{Style, lines},
     },
@@ -18,7 +18,8 @@ pub(super) async fn run(
     namespace: Option<&str>,
     style: Style,
 ) -> Result<(), AnyError> {
-    let policies: Api<TailscaleDevicePolicy> = match namespace {
+    // Guarded: one policy that cannot be parsed must not fail the list for everybody.
+    let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
@@ -26,7 +27,23 @@ pub(super) async fn run(
         .list(&ListParams::default())
         .await
         .map_err(|error| format!("cannot list the policies: {error}"))?;
-    output::print(&table(&listed.items, style))?;
+    let mut readable = Vec::new();
+    for object in listed.items {
+        let name = format!(
+            "{}/{}",
+            object.namespace().unwrap_or_default(),
+            object.name_any()
+        );
+        match object.0 {
+            Ok(policy) => readable.push(policy),
+            Err(unreadable) => eprintln!(
+                "tsdp: the list lacks {}, which cannot be parsed: {}",
+                printable(&name),
+                printable(&unreadable.error)
+            ),
+        }
+    }
+    output::print(&table(&readable, style))?;
     Ok(())
 }
 

@@ -141,6 +141,23 @@ fn an_expiry_before_its_device_or_tailscale_existed_is_unknown() {
 }
 
 #[test]
+fn a_time_is_read_by_the_grammar_of_manifests() {
+    let expires = |text: &str| {
+        let mut device = whole();
+        device["expires"] = json!(text);
+        let found = read(&device);
+        let time = found.expires.map(|time| time.to_string());
+        (!found.is_unknown(DeviceField::Expires)).then_some(time)
+    };
+    let last = Some(Some("9999-12-30T22:00:00Z".to_owned()));
+    assert_eq!(expires("9999-12-31T23:59:59Z"), last);
+    assert_eq!(expires("0001-01-01T00:00:00Z"), Some(None));
+    for text in ["2099-01-01T00:00:00+0100", "2099-01-01T00:00:00Z[UTC]"] {
+        assert_eq!(expires(text), None, "{text}");
+    }
+}
+
+#[test]
 fn an_identity_that_cannot_be_read_is_skipped_and_counted() {
     for id in [Value::Null, json!(7), json!("../n1"), json!("")] {
         let mut device = whole();

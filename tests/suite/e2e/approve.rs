@@ -16,7 +16,7 @@ fn plugin() -> TempDir {
 }
 
 /// Runs a shell command in which `kubectl tsdp` is the program.
-async fn shell(stage: &Stage, line: &str) -> (i32, String, String) {
+pub(super) async fn shell(stage: &Stage, line: &str) -> (i32, String, String) {
     let plugin = plugin();
     let path = format!("PATH={}:$PATH; {line}", plugin.path().display());
     let Output {

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Stage, calls, eventually};
+use super::approve::shell;
+use crate::support::{API_KEY, Stage, calls, eventually};
 
 #[tokio::test]
 async fn an_unreadable_object_is_reported_and_stops_no_watch() {
@@ -74,6 +75,7 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
         )
         .await;
     controller.readyz_says(200, "ok").await;
+    the_command_line_does_without_it(&stage).await;
     let version = async || {
         stage.kubectl.get(&["-n", "network", "tsdp/later"]).await["metadata"]["resourceVersion"]
             .clone()
@@ -98,6 +100,32 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
         .await;
 
     a_tailnet_that_becomes_unreadable(&stage, &nas).await;
+}
+
+/// One object that cannot be parsed keeps nobody from a command that does not need it.
+async fn the_command_line_does_without_it(stage: &Stage) {
+    let (code, list, lacks) = shell(stage, "tsdp approve").await;
+    assert_eq!((code, list.as_str()), (0, "Nothing is pending approval.\n"));
+    let lacks: Vec<&str> = lacks
+        .lines()
+        .filter_map(|line| line.split_once(", which cannot be parsed: "))
+        .map(|(which, _)| which)
+        .collect();
+    let of = |name: &str| format!("tsdp: the list lacks network/{name}");
+    assert_eq!(lacks, [of("before"), of("later")]);
+
+    let plan = async |tailnet: &str| {
+        let url = stage.simulator.url();
+        let plan = format!(
+            "TAILSCALE_API_KEY={API_KEY} tsdp plan --from-cluster --base-url {url} --tailnet-ref {tailnet}"
+        );
+        shell(stage, &plan).await
+    };
+    let (_, shown, error) = plan("default").await;
+    assert!(shown.contains("network/before"), "{shown}{error}");
+    let (code, _, error) = plan("broken").await;
+    let unknown = "tsdp: the TailscaleTailnet broken cannot be parsed: ";
+    assert!(code == 1 && error.starts_with(unknown), "{error}");
 }
 
 /// The tailnet's rules are unknown then: nothing is sent, the status says so, and the records of a newer

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -194,12 +193,6 @@ impl Checking<'_> {
                 "the value is empty. Write a string".to_owned(),
             );
         }
-        if schema.format.as_deref() == Some("date-time") && !is_date_time(text) {
-            let message =
-                format!("'{text}' is not a valid time. Write one such as 2027-01-01T00:00:00Z");
-            self.add(Code::Schema, path, message);
-            return false;
-        }
         sound
     }
 
@@ -237,30 +230,6 @@ impl Checking<'_> {
         self.findings
             .push(Finding::error(code, field.clone(), message));
     }
-}
-
-/// RFC 3339 as in the API server: stricter than a parser that accepts a blank in place of the `T`.
-fn is_date_time(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let marks = [
-        (4, b"--"),
-        (7, b"--"),
-        (10, b"Tt"),
-        (13, b"::"),
-        (16, b"::"),
-    ];
-    let shape = marks
-        .iter()
-        .all(|(at, any)| bytes.get(*at).is_some_and(|b| any.contains(b)));
-    shape
-        && [0..4, 5..7, 8..10, 11..13, 14..16, 17..19]
-            .into_iter()
-            .all(|range| {
-                bytes
-                    .get(range)
-                    .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
-            })
-        && text.parse::<Timestamp>().is_ok()
 }
 
 /// The path of the field with this name in the spec, if there is only one.
