@@ -28,7 +28,7 @@ pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<So
         let texts = location.texts(&entries)?;
         for (entry, text) in entries.into_iter().zip(texts) {
             let name = format!("{revision}:{}", entry.path);
-            sources.push(Arc::new(Source { name, text }));
+            sources.push(Arc::new(Source::new(name, text)));
         }
     }
     Ok(sources)

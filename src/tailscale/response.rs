@@ -91,11 +91,11 @@ impl Answer {
     }
 }
 
-/// The API's id of a request.
-pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+/// The API's id of a request, without the secret that the request was sent with.
+pub(super) fn request_id(headers: &HeaderMap, secret: Option<&SecretString>) -> Option<String> {
     let id = headers.get("x-tailscale-request-id")?.to_str().ok()?;
     // The header may have any length, and the id goes into messages.
-    Some(id.chars().take(100).collect())
+    Some(scrub(id, secret).chars().take(100).collect())
 }
 
 /// The server's clock.

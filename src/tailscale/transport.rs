@@ -277,7 +277,7 @@ async fn accepted(
         endpoint: request.endpoint,
         request: request.title(),
         status: response.status(),
-        request_id: response::request_id(response.headers()),
+        request_id: response::request_id(response.headers(), secret),
         date: response::date(response.headers()),
         body: Vec::new(),
         devices: Vec::new(),
@@ -353,7 +353,7 @@ async fn rejected(
     secret: Option<&SecretString>,
 ) -> Error {
     let status = response.status();
-    let request_id = response::request_id(response.headers());
+    let request_id = response::request_id(response.headers(), secret);
     let pause = match status.as_u16() {
         // The two statuses with which a server asks a client to slow down (RFC 6585, section 4;
         // RFC 9110, section 15.6.4).

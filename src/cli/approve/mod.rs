@@ -89,7 +89,10 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
     let policies: Api<TailscaleDevicePolicy> = Api::namespaced(client.clone(), namespace);
     let policy = read(&policies, name).await?;
     if let Some(node) = &args.node {
-        // No question: to name the nodeId is the decision.
+        if !args.yes && !waits_for(&policy, node) && !wants_in_advance(&policy, node)? {
+            eprintln!("tsdp: approved nothing.");
+            return Ok(ExitCode::FAILURE);
+        }
         return approve_node(&policies, &policy, node).await;
     }
     let Some((hash, by_limit)) = show(&policy, style)? else {
@@ -156,16 +159,46 @@ fn consented(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<bool, An
     })
 }
 
+/// Whether the policy waits for someone to choose this device. Then to name it is the decision.
+fn waits_for(policy: &TailscaleDevicePolicy, node: &NodeId) -> bool {
+    let Ok(Waiting::Device(why)) = Waiting::of(policy) else {
+        return false;
+    };
+    // The message names the candidates.
+    let mut words = why.split(|c: char| !c.is_ascii_alphanumeric());
+    words.any(|word| word == node.as_str())
+}
+
+/// Asks before an approval that nothing waits for: it would bind the policy whenever it can, even in a year.
+fn wants_in_advance(policy: &TailscaleDevicePolicy, node: &NodeId) -> Result<bool, AnyError> {
+    is_of_a_device(policy)?;
+    let key = key(policy);
+    let problem = format!("{key} does not wait for an approval of {node}");
+    let question = format!(
+        "{problem}. The approval stays in its annotation, and binds the policy to this device whenever the \
+         device has its name. Approve it?"
+    );
+    let answer = ask::agrees(&question, "yes")?;
+    answer.ok_or_else(|| {
+        format!("{problem}. Correct the nodeId, or add --yes to approve it in advance").into()
+    })
+}
+
+fn is_of_a_device(policy: &TailscaleDevicePolicy) -> Result<(), AnyError> {
+    if policy.spec.device.is_some() {
+        return Ok(());
+    }
+    // The entry would have no effect, and stay in the annotation.
+    let why = "has a deviceSelector, and so needs no approval of a device";
+    Err(format!("{} {why}", key(policy)).into())
+}
+
 async fn approve_node(
     policies: &Api<TailscaleDevicePolicy>,
     policy: &TailscaleDevicePolicy,
     node: &NodeId,
 ) -> Result<ExitCode, AnyError> {
-    if policy.spec.device.is_none() {
-        // The entry would have no effect, and stay in the annotation.
-        let why = "has a deviceSelector, and so needs no approval of a device";
-        return Err(format!("{} {why}", key(policy)).into());
-    }
+    is_of_a_device(policy)?;
     let entry = format!("node:{node}");
     let name = policy.name_any();
     annotate(policies, &name, &entry, |policy: &TailscaleDevicePolicy| {

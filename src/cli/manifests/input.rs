@@ -1,6 +1,7 @@
 //! Reads files, folders and standard input.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -23,9 +24,10 @@ pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
 }
 
 #[derive(Default)]
-struct Input {
+pub(super) struct Input {
     sources: Vec<Arc<Source>>,
     diagnostics: Vec<Diagnostic>,
+    names: HashSet<String>,
 }
 
 impl Input {
@@ -69,13 +71,13 @@ impl Input {
         self.add(path.display().to_string(), fs::read_to_string(path));
     }
 
-    fn add(&mut self, name: String, text: io::Result<String>) {
+    pub(super) fn add(&mut self, name: String, text: io::Result<String>) {
         // A file can be given twice, by itself and by its folder: read it once.
-        if self.sources.iter().any(|source| source.name == name) {
+        if !self.names.insert(name.clone()) {
             return;
         }
         match text {
-            Ok(text) => self.sources.push(Arc::new(Source { name, text })),
+            Ok(text) => self.sources.push(Arc::new(Source::new(name, text))),
             Err(error) => self.diagnostics.push(Diagnostic::unreadable(&name, &error)),
         }
     }

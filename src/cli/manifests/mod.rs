@@ -69,8 +69,5 @@ pub fn read_sources(
 
 /// The documents of a text as kubectl would send them, of any kind.
 pub fn values(text: &str) -> Result<Vec<Value>, Diagnostics> {
-    objects::values(&Arc::new(Source {
-        name: "-".to_owned(),
-        text: text.to_owned(),
-    }))
+    objects::values(&Arc::new(Source::new("-", text)))
 }

@@ -9,14 +9,28 @@ pub struct Source {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// The offsets at which its lines start. Without them, each of many errors would count all lines before it.
+    lines: Vec<usize>,
 }
 
 impl Source {
+    /// A text.
+    #[must_use]
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let breaks = text.match_indices('\n').map(|(at, _)| at + 1);
+        Self {
+            name: name.into(),
+            lines: [0].into_iter().chain(breaks).collect(),
+            text,
+        }
+    }
+
     /// A line without its line break, counted from 1.
     #[must_use]
     pub fn line(&self, number: usize) -> Option<&str> {
-        let mut lines = self.text.split('\n');
-        let line = lines.nth(number.checked_sub(1)?)?;
+        let start = *self.lines.get(number.checked_sub(1)?)?;
+        let line = self.text[start..].split('\n').next()?;
         Some(line.strip_suffix('\r').unwrap_or(line))
     }
 }

@@ -25,15 +25,57 @@ pub struct BadSeparator {
 
 /// The documents of a text, in their order.
 pub fn documents(text: &str) -> Result<Vec<Document<'_>>, BadSeparator> {
-    let mut found = Vec::new();
+    let mut found = Found {
+        text,
+        documents: Vec::new(),
+        at: 0,
+        position: Position::START,
+    };
     let rest = json_objects(text, &mut found);
     yaml_documents(text, rest, &mut found)?;
-    Ok(found)
+    Ok(found.documents)
+}
+
+/// The documents so far.
+struct Found<'t> {
+    text: &'t str,
+    documents: Vec<Document<'t>>,
+    /// The last offset whose position was asked for.
+    at: usize,
+    position: Position,
+}
+
+impl Found<'_> {
+    fn push(&mut self, start: usize, end: usize) {
+        let start_position = self.position(start);
+        self.documents.push(Document {
+            text: &self.text[start..end],
+            start: start_position,
+        });
+    }
+
+    /// The position of an offset that is not before the last one. Counts from the last one: counting from the
+    /// start would take as long as all documents before, for each of them.
+    fn position(&mut self, offset: usize) -> Position {
+        let passed = &self.text[self.at..offset];
+        self.position = match passed.rfind('\n') {
+            Some(end) => Position {
+                line: self.position.line + passed.matches('\n').count(),
+                column: passed[end + 1..].chars().count() + 1,
+            },
+            None => Position {
+                column: self.position.column + passed.chars().count(),
+                ..self.position
+            },
+        };
+        self.at = offset;
+        self.position
+    }
 }
 
 /// Takes JSON objects from the start, and returns the offset after them. YAML can follow, as YAML too can
 /// begin with a brace.
-fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
+fn json_objects(text: &str, found: &mut Found<'_>) -> usize {
     // Some editors write a byte order mark.
     let body = text.trim_start_matches('\u{feff}');
     if !body.trim_start().starts_with('{') {
@@ -48,30 +90,16 @@ fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
         // The offset of the deserializer includes the blanks before the object.
         let start = skipped + end + (object.len() - object.trim_start().len());
         end = objects.byte_offset();
-        found.push(Document {
-            text: &text[start..skipped + end],
-            start: position(text, start),
-        });
+        found.push(start, skipped + end);
     }
     skipped + end
 }
 
-fn yaml_documents<'t>(
-    text: &'t str,
-    from: usize,
-    found: &mut Vec<Document<'t>>,
-) -> Result<(), BadSeparator> {
+fn yaml_documents(text: &str, from: usize, found: &mut Found<'_>) -> Result<(), BadSeparator> {
     let mut start = from;
     let mut at = from;
-    let mut push = |start: usize, end: usize| {
-        // A file may begin or end with a separator, and kubectl sends nothing for the empty part.
-        if !text[start..end].trim().is_empty() {
-            found.push(Document {
-                text: &text[start..end],
-                start: position(text, start),
-            });
-        }
-    };
+    // A file may begin or end with a separator, and kubectl sends nothing for the empty part.
+    let is_empty = |start: usize, end: usize| text[start..end].trim().is_empty();
     for line in text[from..].split_inclusive('\n') {
         // The rest of a JSON object's last line cannot be a separator.
         let whole_line = at == 0 || text.as_bytes()[at - 1] == b'\n';
@@ -82,26 +110,21 @@ fn yaml_documents<'t>(
         {
             if !rest.is_empty() && !rest.starts_with('#') {
                 return Err(BadSeparator {
-                    line: position(text, at).line,
+                    line: found.position(at).line,
                     rest: rest.to_owned(),
                 });
             }
-            push(start, at);
+            if !is_empty(start, at) {
+                found.push(start, at);
+            }
             start = at + line.len();
         }
         at += line.len();
     }
-    push(start, text.len());
-    Ok(())
-}
-
-fn position(text: &str, offset: usize) -> Position {
-    let before = &text[..offset];
-    let line = before.rfind('\n').map_or(0, |end| end + 1);
-    Position {
-        line: before.matches('\n').count() + 1,
-        column: before[line..].chars().count() + 1,
+    if !is_empty(start, text.len()) {
+        found.push(start, text.len());
     }
+    Ok(())
 }
 
 #[cfg(test)]

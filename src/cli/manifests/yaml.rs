@@ -176,13 +176,13 @@ impl<'t> Builder<'t> {
     }
 
     fn entries(&mut self) -> Result<Vec<Entry>, YamlError> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries = Entries::default();
         // Only the keys of this map itself: a merged key may be overwritten.
         let mut written: HashMap<String, Span> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
-                return Ok(entries);
+                return Ok(entries.list);
             }
             // With quotes it is an ordinary key.
             let merges =
@@ -191,7 +191,7 @@ impl<'t> Builder<'t> {
             let after_key = self.next()?;
             let value = self.node(after_key)?;
             if merges {
-                merge(&mut entries, value)?;
+                entries.merge(value)?;
                 continue;
             }
             let key_span = key.span;
@@ -211,7 +211,7 @@ impl<'t> Builder<'t> {
                 key_span,
                 value,
             };
-            put(&mut entries, entry);
+            entries.put(entry);
         }
     }
 
@@ -268,32 +268,45 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
     }
 }
 
-/// Merges as go-yaml v2 does: a merged entry replaces one before the merge key, and an entry after the
-/// merge key replaces a merged one. Of several maps the first one takes precedence.
-fn merge(entries: &mut Vec<Entry>, value: Node) -> Result<(), YamlError> {
-    match value.data {
-        Data::Map(merged) => {
-            for entry in merged {
-                put(entries, entry);
-            }
-            Ok(())
-        }
-        Data::List(maps) if maps.iter().all(|map| matches!(map.data, Data::Map(_))) => maps
-            .into_iter()
-            // Reversed, as the map that is merged last replaces the others.
-            .rev()
-            .try_for_each(|map| merge(entries, map)),
-        _ => {
-            let message = "<< merges only maps. Write an alias of a map, or a list of such aliases";
-            Err(diagnostic(value.span, message))
-        }
-    }
+/// The entries of a map, in their order.
+#[derive(Default)]
+struct Entries {
+    list: Vec<Entry>,
+    /// Where each key is in the list.
+    places: HashMap<String, usize>,
 }
 
-fn put(entries: &mut Vec<Entry>, entry: Entry) {
-    match entries.iter_mut().find(|other| other.key == entry.key) {
-        Some(other) => *other = entry,
-        None => entries.push(entry),
+impl Entries {
+    fn put(&mut self, entry: Entry) {
+        if let Some(place) = self.places.get(&entry.key) {
+            self.list[*place] = entry;
+        } else {
+            self.places.insert(entry.key.clone(), self.list.len());
+            self.list.push(entry);
+        }
+    }
+
+    /// Merges as go-yaml v2 does: a merged entry replaces one before the merge key, and an entry after the
+    /// merge key replaces a merged one. Of several maps the first one takes precedence.
+    fn merge(&mut self, value: Node) -> Result<(), YamlError> {
+        match value.data {
+            Data::Map(merged) => {
+                for entry in merged {
+                    self.put(entry);
+                }
+                Ok(())
+            }
+            Data::List(maps) if maps.iter().all(|map| matches!(map.data, Data::Map(_))) => maps
+                .into_iter()
+                // Reversed, as the map that is merged last replaces the others.
+                .rev()
+                .try_for_each(|map| self.merge(map)),
+            _ => {
+                let message =
+                    "<< merges only maps. Write an alias of a map, or a list of such aliases";
+                Err(diagnostic(value.span, message))
+            }
+        }
     }
 }
 

@@ -136,10 +136,7 @@ impl SavedPlan {
     /// Its policies, checked as policies from files.
     pub fn policies(&self) -> Result<Vec<PolicyInput>, AnyError> {
         let policies = self.policies.iter().map(ToString::to_string);
-        let source = Source {
-            name: "the plan".to_owned(),
-            text: policies.collect::<Vec<_>>().join("\n---\n"),
-        };
+        let source = Source::new("the plan", policies.collect::<Vec<_>>().join("\n---\n"));
         let (read, diagnostics) =
             manifests::read_sources(&[Arc::new(source)], "default", Vec::new());
         if diagnostics.iter().any(|it| it.severity == Severity::Error) {

@@ -11,7 +11,7 @@ use tsdp::tailscale::{
     Settings, SetupError,
 };
 
-use super::{Reply, Script, client, node, settings};
+use super::{API_KEY, Reply, Script, client, node, settings};
 
 const HTML: &str = "<html><head><title>Bad Gateway</title></head></html>";
 
@@ -161,6 +161,25 @@ async fn a_failure_keeps_status_request_id_and_meaning_whatever_its_body_is() {
                 text.ends_with(&format!("(HTTP {status}, request REQ-1)")),
                 "{text}"
             );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_in_the_request_id_is_not_reported() {
+    // The header is cut off after 100 characters, where a part of the secret must not remain either.
+    for before in ["", &"a".repeat(95)] {
+        for status in [200, 400] {
+            let script = Script::in_turn([Reply::new(status, "<html>")
+                .header("X-Tailscale-Request-Id", format!("{before}{API_KEY}"))])
+            .await;
+            let error = client(&script)
+                .set_tags(&node("n1"), &[].into())
+                .await
+                .unwrap_err();
+            let id = error.request_id().unwrap();
+            assert!(!id.contains("tskey"), "{error}");
+            assert!(id.starts_with(&format!("{before}[reda")), "{error}");
         }
     }
 }

@@ -167,9 +167,33 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
         "{error}"
     );
     stage.max_changed_devices("100%").await;
+    let (code, _, error) = shell(&stage, "tsdp approve twin -n network --node nTypoCNTRL").await;
+    let unknown = "tsdp: network/twin does not wait for an approval of nTypoCNTRL. Correct the nodeId, or add \
+                   --yes to approve it in advance\n";
+    assert_eq!((code, error.as_str()), (1, unknown));
     let (code, _, error) = shell(&stage, "tsdp approve twin -n network --node nTwinbCNTRL").await;
     assert_eq!(code, 0, "{error}");
     stage
         .policy_says("twin", "True InSync: twin-b (nTwinbCNTRL) is in sync.")
         .await;
+    an_approval_that_nothing_waits_for_needs_a_yes(&stage).await;
+}
+
+async fn an_approval_that_nothing_waits_for_needs_a_yes(stage: &Stage) {
+    let annotation = async || {
+        let policy = stage.kubectl.get(&["-n", "network", "tsdp/twin"]).await;
+        policy["metadata"]["annotations"]["tailnet.dev/approve"].clone()
+    };
+    let before = annotation().await;
+    let command = "tsdp approve twin -n network --node nTwinaCNTRL";
+    let (code, screen, _) = shell(stage, &on_terminal(command, 90, "no\n")).await;
+    assert_eq!(code, 1, "{screen}");
+    assert!(
+        screen.contains("network/twin does not wait for an approval of nTwinaCNTRL. "),
+        "{screen}"
+    );
+    assert_eq!(annotation().await, before);
+    let (code, _, error) = shell(stage, &format!("{command} --yes")).await;
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(annotation().await, "node:nTwinbCNTRL,node:nTwinaCNTRL");
 }

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use super::*;
 
 fn read_text(text: &str) -> (Manifests, Vec<Diagnostic>) {
-    let source = Arc::new(Source {
-        name: "a.yaml".to_owned(),
-        text: text.to_owned(),
-    });
+    let source = Arc::new(Source::new("a.yaml", text));
     let mut reading = objects::Reading::new("default", Vec::new());
     reading.take(&source);
     reading.finish(1)
@@ -258,4 +255,33 @@ fn the_status_and_the_approvals_of_a_tailnet_are_ignored_in_a_file() {
     let mut object = manifests.tailnets[0].object.clone();
     assert_eq!(object.metadata.annotations.take(), Some(BTreeMap::new()));
     assert_eq!(object, *expected);
+}
+
+#[test]
+fn the_time_to_read_grows_with_the_size_and_not_with_its_square() {
+    const MANY: usize = 100_000;
+    let started = std::time::Instant::now();
+    let documents = "a: 1\n---\n".repeat(MANY);
+    assert_eq!(split::documents(&documents).unwrap().len(), MANY);
+
+    let mut map = String::new();
+    for number in 0..MANY {
+        writeln!(map, "key-of-some-length-{number}: 1").unwrap();
+    }
+    let read = yaml::read(&map, Position::START).unwrap();
+    assert_eq!(read.root.unwrap().entries().len(), MANY);
+
+    let source = Source::new("a.yaml", map);
+    let lines = (1..=MANY).filter_map(|number| source.line(number));
+    assert_eq!(lines.map(str::len).sum::<usize>() + MANY, source.text.len());
+
+    let mut input = input::Input::default();
+    for number in 0..MANY {
+        input.add(
+            format!("a/file/of/a/folder/{number}.yaml"),
+            Ok(String::new()),
+        );
+    }
+    // Far less than a part takes that is quadratic.
+    assert!(started.elapsed().as_secs() < 15, "{:?}", started.elapsed());
 }

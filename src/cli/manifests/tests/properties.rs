@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn a_policy_with_valid_values_is_accepted_and_its_fields_are_located(spec in spec()) {
         let written = Written::object(&spec);
-        let source = Arc::new(Source { name: "any".to_owned(), text: written.text });
+        let source = Arc::new(Source::new("any", written.text));
         let (manifests, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
         prop_assert_eq!(&diagnostics, &[], "{}", source.text);
         let policy = &manifests.policies[0];
@@ -149,7 +149,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_panic(text in "[a-z\\-:&*!<>{}\\[\\],'\"#%|?~0-9 \n\t\u{e4}]{0,60}") {
-        let source = Arc::new(Source { name: "any".to_owned(), text });
+        let source = Arc::new(Source::new("any", text));
         let (_, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
         for diagnostic in diagnostics {
             let start = diagnostic.place.unwrap().span.start;

@@ -15,10 +15,7 @@ fn messages(specs: &[(&str, &str)]) -> Vec<String> {
 }
 
 fn diagnostics(text: &str) -> Vec<String> {
-    let source = Arc::new(Source {
-        name: "a.yaml".to_owned(),
-        text: text.to_owned(),
-    });
+    let source = Arc::new(Source::new("a.yaml", text));
     let (manifests, diagnostics) = read_sources(&[source], "default", Vec::new());
     assert_eq!(diagnostics, []);
     let diagnostics = check(&manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
