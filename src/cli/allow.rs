@@ -34,6 +34,17 @@ impl AllowArgs {
         ))
     }
 
+    /// Refuses earlier manifests without any object: nothing would be released then.
+    pub fn refuse_nothing_earlier(self, from: &str, objects: usize) -> Result<(), String> {
+        if self.allow_empty || objects > 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "--prune-from {from}: found no earlier policy. Name the former folder, or add --allow-empty if there was \
+             none"
+        ))
+    }
+
     /// Names on stderr the policies that have no device, and returns whether they fail the command.
     pub fn report_missing(self, policies: &[PolicyInput], tailnet_plan: &TailnetPlan) -> bool {
         if self.allow_missing {

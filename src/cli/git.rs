@@ -1,18 +1,31 @@
 //! Files at a git revision, read with the program git.
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    collections::BTreeSet,
+    fs,
+    io::{self, Write as _},
+    path::{Component, Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
     thread,
 };
 
-use super::manifests::{self, Source};
+use super::manifests::{self, Diagnostic, Source};
 
-/// The manifests in these files and folders at a revision.
-pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<Source>>, String> {
-    let mut sources = Vec::new();
+/// The manifests at a revision.
+#[derive(Debug, Default)]
+pub(super) struct AtRevision {
+    pub sources: Vec<Arc<Source>>,
+    /// Why some of them cannot be read.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The paths that had no manifest.
+    pub without: Vec<PathBuf>,
+}
+
+/// The manifests in these files and folders at a revision: those that were at the paths then, through links as
+/// they were then, and those that git recognizes as renamed since.
+pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<AtRevision, String> {
+    let mut found = AtRevision::default();
     for path in paths {
         // Checked here, as git would look for a file of this name and report none.
         if path == Path::new("-") {
@@ -22,141 +35,262 @@ pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<So
                     .to_owned(),
             );
         }
-        let location = RepoPath::of(path);
+        let location = RepoPath::of(path)?;
         let commit = location.commit(revision)?;
-        let entries = location.entries(&commit)?;
+        let mut entries = location.entries(&commit)?;
+        let known: BTreeSet<String> = entries.iter().map(|entry| entry.path.clone()).collect();
+        let renamed = location.renamed(&commit)?.into_iter();
+        entries.extend(renamed.filter(|entry| !known.contains(&entry.path)));
+        if entries.is_empty() {
+            found.without.push(path.clone());
+        }
         let texts = location.texts(&entries)?;
         for (entry, text) in entries.into_iter().zip(texts) {
             let name = format!("{revision}:{}", entry.path);
-            sources.push(Arc::new(Source::new(name, text)));
+            match text {
+                Ok(text) => found.sources.push(Arc::new(Source::new(name, text))),
+                Err(why) => found.diagnostics.push(Diagnostic::unreadable(&name, &why)),
+            }
         }
     }
-    Ok(sources)
+    Ok(found)
 }
 
 /// A file or a folder of a git repository.
-struct RepoPath<'a> {
-    /// The working folder of git.
-    folder: &'a Path,
-    /// The file in it. `None` means the whole folder.
-    file: Option<&'a Path>,
+struct RepoPath {
+    /// The top folder of the repository.
+    root: PathBuf,
+    /// The path in it, with its links: another revision may link to another place.
+    path: PathBuf,
+    /// The path without links.
+    real: PathBuf,
+    is_folder: bool,
 }
 
 /// A file at a revision.
 struct Entry {
+    /// The name of its content for git: a hash, or for a link the commit and the path, as git then follows it.
     object: String,
     path: String,
 }
 
-impl<'a> RepoPath<'a> {
-    fn of(path: &'a Path) -> Self {
-        if path.is_dir() {
-            return Self {
-                folder: path,
-                file: None,
-            };
-        }
-        let folder = path
-            .parent()
-            // The parent of a bare file name is the empty path, which `git -C` takes for no folder
-            // at all.
-            .filter(|folder| !folder.as_os_str().is_empty());
-        Self {
-            folder: folder.unwrap_or(Path::new(".")),
-            file: path.file_name().map(Path::new),
-        }
-    }
-
-    fn git(&self) -> Command {
-        let mut command = Command::new("git");
-        // The manifests may be in another repository than the current folder.
-        command.arg("-C").arg(self.folder);
-        command
+impl RepoPath {
+    fn of(path: &Path) -> Result<Self, String> {
+        let is_folder = path.is_dir();
+        // A link belongs to the repository that it is in, and not to the one that it leads to.
+        let folder = if is_folder && !path.is_symlink() {
+            path
+        } else {
+            let parent = path.parent();
+            // The parent of a bare file name is the empty path, which `git -C` takes for no folder at all.
+            let named = parent.filter(|folder| !folder.as_os_str().is_empty());
+            named.unwrap_or(Path::new("."))
+        };
+        let mut command = git(folder);
+        let root = run(command.args(["rev-parse", "--show-toplevel"]))?;
+        let root = canonical(Path::new(root.trim_end_matches('\n')))?;
+        let real = canonical(path)?;
+        let real = real.strip_prefix(&root).unwrap_or(&real).to_owned();
+        Ok(Self {
+            path: in_repo(path, &root).unwrap_or_else(|| real.clone()),
+            root,
+            real,
+            is_folder,
+        })
     }
 
     /// The hash of the commit that a revision names. Later commands get the hash: git cannot take it for an
     /// option, as it could the user's input.
     fn commit(&self, revision: &str) -> Result<String, String> {
-        let mut command = self.git();
+        let mut command = git(&self.root);
         command.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
         // `^{commit}` resolves an annotated tag, and refuses anything that is no commit.
         command.arg(format!("{revision}^{{commit}}"));
         match run(&mut command) {
             Ok(commit) => Ok(commit.trim().to_owned()),
             Err(message) if message.is_empty() => {
-                let folder = self.folder.display();
+                let folder = self.root.display();
                 Err(format!("git finds no such revision in {folder}"))
             }
             Err(message) => Err(message),
         }
     }
 
+    /// The manifests that were at the path.
     fn entries(&self, commit: &str) -> Result<Vec<Entry>, String> {
-        let mut command = self.git();
+        let path = slashed(&self.path);
+        let mut command = git(&self.root);
+        command.args(["cat-file", "--batch-check", "--follow-symlinks"]);
+        let answer = converse(&mut command, format!("{commit}:{path}\n"))?;
+        let answer = String::from_utf8_lossy(&answer);
+        let mut words = answer.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some(tree), Some("tree")) => self.below(commit, tree, &path),
+            (Some(object), Some("blob")) => Ok(vec![Entry {
+                object: object.to_owned(),
+                path,
+            }]),
+            (Some("symlink"), _) => Err(format!(
+                "{path} is a link that leaves the repository. Name the folder that it leads to"
+            )),
+            // Missing, or a link to nothing.
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The manifests in a folder.
+    fn below(&self, commit: &str, tree: &str, folder: &str) -> Result<Vec<Entry>, String> {
+        let mut command = git(&self.root);
         // Without `-z`, git quotes unusual file names.
-        command.args(["ls-tree", "-r", "-z", commit, "--"]);
-        command.args(self.file);
-        let listed = run(&mut command)?;
+        let listed = run(command.args(["ls-tree", "-r", "-z", "--full-tree", tree]))?;
         let entries = listed.split('\0').filter_map(|line| {
-            let (about, path) = line.split_once('\t')?;
+            let (about, name) = line.split_once('\t')?;
             let mut columns = about.split(' ');
             let (mode, object) = (columns.next()?, columns.nth(1)?);
-            // Not symbolic links, and not submodules.
-            let is_file = mode.starts_with("100");
-            // The same rules as for a folder of the file system.
-            let is_hidden = path.split('/').any(|name| name.starts_with('.'));
-            let is_manifest = !is_hidden && manifests::is_manifest(Path::new(path));
-            // A file that the user names counts, whatever its extension.
-            let is_wanted = self.file.is_some() || is_manifest;
-            (is_file && is_wanted).then(|| Entry {
-                object: object.to_owned(),
-                path: path.to_owned(),
-            })
+            let path = match folder {
+                "" => name.to_owned(),
+                _ => format!("{folder}/{name}"),
+            };
+            let object = match mode {
+                // A manifest can be a link to a file, which git follows within the repository.
+                "120000" => format!("{commit}:{path}"),
+                _ if mode.starts_with("100") => object.to_owned(),
+                // A submodule.
+                _ => return None,
+            };
+            is_wanted(name).then_some(Entry { object, path })
         });
         Ok(entries.collect())
     }
 
-    fn texts(&self, entries: &[Entry]) -> Result<Vec<String>, String> {
-        let request: String = entries
-            .iter()
-            .flat_map(|entry| [entry.object.as_str(), "\n"])
-            .collect();
-        let mut command = self.git();
-        // One process for all files: one for each would take seconds in a large repository.
-        command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
-        let mut child = start(&mut command)?;
-        let stdin = child.stdin.take();
-        // git answers while it reads. Writing everything before reading would deadlock once both pipes are
-        // full.
-        let writer =
-            thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(request.as_bytes())));
-        let response = child.wait_with_output().map_err(cannot_run)?;
-        // A failed write needs no report: its answer is missing below.
-        let _ = writer.join();
-        let mut rest = response.stdout.as_slice();
-        let texts = entries.iter().map(|entry| {
-            let broken = || format!("git cannot show {}", entry.path);
-            let end = rest
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .ok_or_else(broken)?;
-            let (head, body) = rest.split_at(end + 1);
-            let head = String::from_utf8_lossy(head);
-            let size: usize = head
-                .trim()
-                .rsplit(' ')
-                .next()
-                .and_then(|size| size.parse().ok())
-                .ok_or_else(broken)?;
-            // By its size, not by lines: a file may hold anything.
-            let text = body.get(..size).ok_or_else(broken)?;
-            // The line break after the content belongs to the protocol of `cat-file --batch`.
-            rest = body.get(size + 1..).unwrap_or_default();
-            String::from_utf8(text.to_vec())
-                .map_err(|_| format!("{} is not UTF-8 text", entry.path))
+    /// The files that have been renamed since and are at the path now.
+    fn renamed(&self, commit: &str) -> Result<Vec<Entry>, String> {
+        let mut command = git(&self.root);
+        // `-l0`: whatever their number. The rest overrules the user's configuration.
+        command.args(["diff", "-z", "--name-status", "--find-renames", "-l0"]);
+        command.args([
+            "--diff-filter=R",
+            "--no-ext-diff",
+            "--no-relative",
+            commit,
+            "--",
+        ]);
+        let listed = run(&mut command)?;
+        // The score, the former name and the name of each.
+        let mut words = listed.split('\0');
+        let mut entries = Vec::new();
+        while let (Some(_), Some(former), Some(name)) = (words.next(), words.next(), words.next()) {
+            if self.holds(Path::new(name)) {
+                entries.push(Entry {
+                    object: format!("{commit}:{former}"),
+                    path: former.to_owned(),
+                });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Whether a file of the repository is at the path now.
+    fn holds(&self, file: &Path) -> bool {
+        let [below, real] = [&self.path, &self.real].map(|path| file.strip_prefix(path).ok());
+        match below.or(real) {
+            Some(below) if self.is_folder => below.to_str().is_some_and(is_wanted),
+            Some(below) => below.as_os_str().is_empty(),
+            None => false,
+        }
+    }
+
+    /// The texts of entries, in their order.
+    fn texts(&self, entries: &[Entry]) -> Result<Vec<io::Result<String>>, String> {
+        let request = entries.iter().map(|entry| {
+            // A request is a line. The empty one gets the answer that nothing has this name.
+            let object = Some(&entry.object).filter(|object| !object.contains('\n'));
+            format!("{}\n", object.map_or("", String::as_str))
         });
+        let mut command = git(&self.root);
+        // One process for all files: one for each would take seconds in a large repository.
+        command.args(["cat-file", "--batch", "--follow-symlinks"]);
+        let answer = converse(&mut command, request.collect())?;
+        let mut rest = answer.as_slice();
+        let texts = entries
+            .iter()
+            .map(|entry| text(&mut rest).ok_or_else(|| format!("git cannot show {}", entry.path)));
         texts.collect()
     }
+}
+
+/// The next answer of `cat-file --batch`; `None` if it breaks off.
+fn text(rest: &mut &[u8]) -> Option<io::Result<String>> {
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let head = String::from_utf8_lossy(&rest[..end]);
+    *rest = &rest[end + 1..];
+    if head.ends_with(" missing") {
+        return Some(Err(io::ErrorKind::NotFound.into()));
+    }
+    let size: usize = head.rsplit(' ').next()?.parse().ok()?;
+    // By its size, not by lines: a file may hold anything.
+    let content = rest.get(..size)?;
+    // The line break after the content belongs to the protocol.
+    *rest = rest.get(size + 1..).unwrap_or_default();
+    if head.split(' ').nth(1) != Some("blob") {
+        // The target of a link that leads to nothing, to a folder, or out of the repository.
+        return Some(Err(io::Error::other(
+            "it is a link to no file of the repository",
+        )));
+    }
+    let text = String::from_utf8(content.to_vec());
+    Some(text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text")))
+}
+
+/// Whether a file below a folder is read, by the same rules as in the file system.
+fn is_wanted(path: &str) -> bool {
+    let is_hidden = path.split('/').any(|name| name.starts_with('.'));
+    !is_hidden && manifests::is_manifest(Path::new(path))
+}
+
+/// The path in a repository, with its links.
+fn in_repo(path: &Path, root: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    // The folder above a link is not the one above its target.
+    if absolute
+        .components()
+        .any(|part| part == Component::ParentDir)
+    {
+        return None;
+    }
+    let mut above = absolute.ancestors();
+    let top = above.find(|folder| fs::canonicalize(folder).is_ok_and(|folder| folder == root))?;
+    Some(absolute.strip_prefix(top).ok()?.to_owned())
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, String> {
+    fs::canonicalize(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+}
+
+fn slashed(path: &Path) -> String {
+    let parts = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy());
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn git(folder: &Path) -> Command {
+    let mut command = Command::new("git");
+    // The manifests may be in another repository than the current folder.
+    command.arg("-C").arg(folder);
+    command
+}
+
+/// Runs a command that answers a request on its standard input.
+fn converse(command: &mut Command, request: String) -> Result<Vec<u8>, String> {
+    let mut child = start(command.stdin(Stdio::piped()))?;
+    let stdin = child.stdin.take();
+    // git answers while it reads. Writing everything before reading would deadlock once both pipes are full.
+    let writer = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(request.as_bytes())));
+    let response = child.wait_with_output().map_err(cannot_run)?;
+    // A failed write needs no report: its answer is missing.
+    let _ = writer.join();
+    Ok(response.stdout)
 }
 
 fn start(command: &mut Command) -> Result<std::process::Child, String> {
@@ -182,6 +316,6 @@ fn run(command: &mut Command) -> Result<String, String> {
     clippy::needless_pass_by_value,
     reason = "the signature that map_err needs"
 )]
-fn cannot_run(error: std::io::Error) -> String {
+fn cannot_run(error: io::Error) -> String {
     format!("cannot run git ({error}). Install it, or name the folder of the earlier manifests")
 }

@@ -13,8 +13,10 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    allow::AllowArgs,
     git,
-    manifests::{self, Diagnostics, Severity},
+    manifests::{self, Manifests, Severity},
+    output::printable,
     policies::{PoliciesArgs, PolicyObject},
     process::AnyError,
 };
@@ -52,23 +54,17 @@ impl PruneFromArgs {
     }
 
     /// Reads the earlier manifests, and reports on stderr which of them the command does not act on.
-    pub fn read(&self, args: &PoliciesArgs, now: &[PolicyObject]) -> Result<PruneFrom, AnyError> {
+    pub fn read(
+        &self,
+        args: &PoliciesArgs,
+        allow: AllowArgs,
+        now: &[PolicyObject],
+    ) -> Result<PruneFrom, AnyError> {
         let Some(from) = &self.prune_from else {
             return Ok(PruneFrom::default());
         };
-        let namespace = args.default_namespace();
-        // A path takes precedence: a branch of the same name can be written as refs/heads/NAME.
-        let (read, diagnostics) = if Path::new(from).exists() {
-            manifests::read(&[PathBuf::from(from)], namespace)
-        } else {
-            let sources = git::sources_at(from, &args.files)
-                .map_err(|error| format!("--prune-from {from}: found no such file, and {error}"))?;
-            manifests::read_sources(&sources, namespace, Vec::new())
-        };
-        if diagnostics.iter().any(|it| it.severity == Severity::Error) {
-            let diagnostics = Diagnostics(diagnostics);
-            return Err(format!("--prune-from {from}: {diagnostics}").into());
-        }
+        let read = earlier_manifests(from, args)?;
+        allow.refuse_nothing_earlier(from, read.found)?;
         let then: Vec<TailscaleDevicePolicy> = read
             .policies
             .into_iter()
@@ -82,6 +78,38 @@ impl PruneFromArgs {
             .map(|then| (key(&then), then.spec));
         Ok(PruneFrom(specs.collect()))
     }
+}
+
+/// The valid ones of the earlier manifests. Reports the others.
+fn earlier_manifests(from: &str, args: &PoliciesArgs) -> Result<Manifests, AnyError> {
+    let namespace = args.default_namespace();
+    // A path takes precedence: a branch of the same name can be written as refs/heads/NAME.
+    let (read, diagnostics) = if Path::new(from).exists() {
+        manifests::read(&[PathBuf::from(from)], namespace)
+    } else {
+        let found = git::sources_at(from, &args.files)
+            .map_err(|error| format!("--prune-from {from}: found no such file, and {error}"))?;
+        for path in found.without {
+            eprintln!(
+                "tsdp: --prune-from {from}: git finds no manifest at {}, neither there nor renamed since",
+                path.display()
+            );
+        }
+        manifests::read_sources(&found.sources, namespace, found.diagnostics)
+    };
+    let mut errors = diagnostics;
+    errors.retain(|it| it.severity == Severity::Error);
+    // Not an error: else the commit that corrects a manifest could not be planned.
+    if !errors.is_empty() {
+        eprintln!(
+            "tsdp: --prune-from {from}: these manifests are not valid. What their policies declared is unknown, and \
+             stays as it is:"
+        );
+        for error in &errors {
+            eprintln!("  {}", printable(&error.to_string()));
+        }
+    }
+    Ok(read)
 }
 
 fn key(policy: &impl ResourceExt) -> String {

@@ -185,7 +185,8 @@ impl ApplyArgs {
         let policies = declarations.policies;
         self.allow.refuse_empty(&policies, &self.policies)?;
         refuse_invalid(&policies)?;
-        let earlier = self.earlier.read(&self.policies, &declarations.objects)?;
+        let objects = &declarations.objects;
+        let earlier = self.earlier.read(&self.policies, self.allow, objects)?;
         let admission = declarations.guardrails.read()?;
         Ok(PlanRun::make(client, policies, admission, &earlier, limit).await?)
     }

@@ -97,7 +97,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
     }
-    let earlier = args.earlier.read(&args.policies, &objects)?;
+    let earlier = args.earlier.read(&args.policies, args.allow, &objects)?;
     let client = args.connection.client()?;
     let plan_run = PlanRun::make(&client, policies, guardrails.read()?, &earlier, limit).await?;
     let view = plan_run.view();

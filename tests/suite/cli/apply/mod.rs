@@ -4,6 +4,7 @@ mod held;
 mod interrupted;
 mod page;
 mod pruned;
+mod pruned_from_git;
 mod saved;
 mod terminal;
 

@@ -2,7 +2,7 @@ use std::{path::Path, process::Command};
 
 use super::*;
 
-fn policy(name: &str, spec: &str) -> String {
+pub(super) fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\n{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
          metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
@@ -10,10 +10,10 @@ fn policy(name: &str, spec: &str) -> String {
 }
 
 const BEFORE: &str = "postureAttributes: {custom:a: {string: x}, custom:b: {string: z}}";
-const AFTER: &str = "postureAttributes: {custom:a: {string: x}}";
+pub(super) const AFTER: &str = "postureAttributes: {custom:a: {string: x}}";
 
 /// A policy for one device and one for a fleet, with these attributes.
-fn policies(attributes: &str) -> String {
+pub(super) fn policies(attributes: &str) -> String {
     policy(
         "one",
         &format!("device: {{hostname: fra-router}}, {attributes}"),
@@ -24,7 +24,7 @@ fn policies(attributes: &str) -> String {
 }
 
 /// A tailnet whose policies declared two attributes, which were set, and now declare one.
-async fn edited() -> Tailnet {
+pub(super) async fn edited() -> Tailnet {
     let tailnet = Tailnet::demo().await;
     let gateway = node(&tailnet, "old-gateway");
     let tags = json!({"tags": ["tag:old"]});
@@ -39,7 +39,7 @@ fn edit(tailnet: &Tailnet) {
     fs::write(tailnet.path("now/a.yaml"), policies(AFTER)).unwrap();
 }
 
-fn git(folder: &Path, args: &[&str]) {
+pub(super) fn git(folder: &Path, args: &[&str]) {
     let ran = Command::new("git")
         .args(["-c", "user.name=a", "-c", "user.email=a@example.com"])
         .args(args)
