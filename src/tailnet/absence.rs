@@ -20,6 +20,8 @@ const MAX_LOOKUPS: usize = 2;
 struct Missing {
     /// The number of the first list in a row that lacks it.
     since: u64,
+    /// The number of the first list in a row that lacks it after a lookup found it, or else `since`.
+    unproven_since: u64,
     /// Lookups that failed in a row.
     failures: u32,
     proof: Proof,
@@ -63,14 +65,16 @@ impl Absence {
         missing.is_some_and(|missing| missing.since < lists)
     }
 
-    /// Notes that a list lacks a device. Returns how many lists in a row lack it now.
+    /// Notes that a list lacks a device. Returns how many lists in a row lack it since it was last seen, in a list
+    /// or by a lookup.
     pub fn note_absent(&mut self, id: &NodeId, lists: u64) -> u64 {
         let missing = self.missing.entry(id.clone()).or_insert(Missing {
             since: lists,
+            unproven_since: lists,
             failures: 0,
             proof: Proof::Open(Duration::ZERO),
         });
-        lists.saturating_sub(missing.since) + 1
+        lists.saturating_sub(missing.unproven_since) + 1
     }
 
     /// Notes that a list has a device. Returns whether the list before lacked it.
@@ -129,9 +133,11 @@ impl Absence {
         Some((id, matters))
     }
 
-    /// The lookup has found the device: it is looked up again at this time.
-    pub fn lookup_found(&mut self, id: &NodeId, again: Duration) {
+    /// The lookup has found the device: it is looked up again at this time. `lists`: how many there were.
+    pub fn lookup_found(&mut self, id: &NodeId, lists: u64, again: Duration) {
         if let Some(missing) = self.missing.get_mut(id) {
+            // What the lists before lacked proves nothing any longer, even if no policy names the device now.
+            missing.unproven_since = lists + 1;
             missing.failures = 0;
             missing.proof = Proof::Open(again);
         }
@@ -193,6 +199,17 @@ mod tests {
         assert!(!absence.is_gone(&node()));
         assert!(absence.note_present(&node()));
         assert!(!absence.is_missing(&node()) && !absence.note_present(&node()));
+    }
+
+    #[test]
+    fn lists_before_a_lookup_that_finds_a_device_do_not_count() {
+        let mut absence = Absence::default();
+        assert_eq!(absence.note_absent(&node(), 3), 1);
+        assert_eq!(absence.note_absent(&node(), 4), 2);
+        absence.lookup_found(&node(), 4, at(60));
+        assert_eq!(absence.note_absent(&node(), 5), 1);
+        assert!(absence.is_reported(&node(), 5));
+        assert_eq!(absence.note_absent(&node(), 6), 2);
     }
 
     #[test]

@@ -248,13 +248,12 @@ impl<'a> DiffBuilder<'a> {
             is_active(policy) || acting.contains(policy)
         });
         // A policy that wants what the acting policies bring about anyway needs no approval.
-        let (met, waiting): (Vec<_>, Vec<_>) = waiting
-            .into_iter()
-            .map(|(owner, hold)| {
-                let own = with(&owner);
-                (owner, hold, own)
-            })
-            .partition(|(.., own)| *own == after);
+        let (met, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(owner, _)| {
+            let with_it = claim.settled(before, |policy| {
+                is_active(policy) || acting.contains(policy) || policy == owner
+            });
+            with_it == after
+        });
         let all = claim.settled(before, |policy| {
             let is_suspended = matches!(field_owners.mode(policy), Mode::Suspended(_));
             is_suspended || is_active(policy) || acting.contains(policy)
@@ -266,15 +265,15 @@ impl<'a> DiffBuilder<'a> {
             (Vec::new(), suspended)
         };
         if after != *before {
-            let met = met.into_iter().map(|(owner, ..)| owner);
+            let met = met.into_iter().map(|(owner, _)| owner);
             let why = acting.first().map_or(Why::Declared, why);
             let by_rank = acting.iter().cloned().chain(met).chain(met_while_suspended);
             let difference = self.difference(by_rank, why, to(&after), None);
             self.found.differences.extend(difference);
         }
-        for (owner, hold, own) in waiting {
+        for (owner, hold) in waiting {
             let why = why(&owner);
-            let change = field_owners.view(&owner, &to(&own));
+            let change = field_owners.view(&owner, &to(&with(&owner)));
             let difference = self.difference([owner], why, change, Some(hold));
             self.found.shown.extend(difference);
         }

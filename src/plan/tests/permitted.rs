@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::prelude::*;
+use proptest::{collection, prelude::*};
 
-use crate::plan::{
-    ApprovalState, ApprovalStates, Changes, DevicePlan, Hold, Mode, PolicyKey,
-    tests::scenes::{Scene, scene},
+use crate::{
+    model::TagSet,
+    plan::{
+        ApprovalState, ApprovalStates, Changes, DesiredSettings, DevicePlan, DeviceTarget, Hold,
+        Identity, Mode, PolicyKey, Target,
+        tests::scenes::{Scene, policy, routes, scene},
+    },
 };
 
 /// The changes that are pending approval, by policy.
@@ -58,6 +62,41 @@ fn drifted(scene: &Scene, other: &Scene, drifts: [bool; 4]) -> Scene {
     scene
 }
 
+/// Several policies that declare routes of one device and nothing else, most of them under `Approve`.
+fn routes_of_several_policies() -> impl Strategy<Value = Scene> {
+    let policies = collection::vec((policy(), routes()), 2..5);
+    (scene(), policies).prop_map(|(scene, mut policies)| {
+        for (number, ((policy, _), routes)) in policies.iter_mut().enumerate() {
+            policy.key = PolicyKey::new("network", format!("policy-{number}"));
+            if policy.mode != Mode::Enforce || number > 1 {
+                policy.mode = Mode::Approve;
+            }
+            policy.target = Target::Device(DeviceTarget {
+                identity: Identity::NodeId(scene.device.node_id.clone()),
+                tags: TagSet::new(),
+                users: Vec::new(),
+            });
+            policy.desired = DesiredSettings {
+                enabled_routes: Some(std::mem::take(routes)),
+                ..DesiredSettings::default()
+            };
+        }
+        let policies = policies.into_iter().map(|(policy, _)| policy).collect();
+        Scene { policies, ..scene }
+    })
+}
+
+/// The plan once each policy has an approval of all that it waits for.
+fn plan_after_approval(scene: &Scene) -> DevicePlan {
+    let frozen = frozen(scene, &scene.plan());
+    scene.plan_with(&approved(scene, &frozen))
+}
+
+fn is_pending(plan: &DevicePlan) -> bool {
+    let mut holds = plan.shown.iter().map(|difference| &difference.hold);
+    holds.any(|hold| matches!(hold, Some(Hold::Approval(_))))
+}
+
 proptest! {
     #![proptest_config(crate::plan::tests::cases::cases(512))]
 
@@ -99,10 +138,15 @@ proptest! {
     // Clearing a released device can bring about what another policy declares, so that this policy needs
     // no approval until that changes.
         let scene = Scene { released: Vec::new(), ..scene };
-        let frozen = frozen(&scene, &scene.plan());
-        let plan = scene.plan_with(&approved(&scene, &frozen));
-        let waits = |hold: &Option<Hold>| matches!(hold, Some(Hold::Approval(_)));
-        prop_assert!(!plan.shown.iter().any(|difference| waits(&difference.hold)), "{plan:#?}");
+        let plan = plan_after_approval(&scene);
+        prop_assert!(!is_pending(&plan), "{plan:#?}");
+    }
+
+    /// A policy asks for nothing that the approval of another one brings about as well.
+    #[test]
+    fn policies_that_share_routes_ask_once(scene in routes_of_several_policies()) {
+        let plan = plan_after_approval(&scene);
+        prop_assert!(!is_pending(&plan), "{plan:#?}");
     }
 
     /// Otherwise a held policy would want nothing, no longer be held, want the changes again, and so on.

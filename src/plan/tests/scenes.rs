@@ -121,7 +121,7 @@ fn tags() -> impl Strategy<Value = TagSet> {
         .prop_map(|tags| tags.iter().map(|t| t.parse().unwrap()).collect())
 }
 
-fn routes() -> impl Strategy<Value = RouteSet> {
+pub(in crate::plan) fn routes() -> impl Strategy<Value = RouteSet> {
     let all = ["10.0.0.0/16", "10.1.0.0/16", "fd00::/8"];
     subsequence(all.to_vec(), 0..=3)
         .prop_map(|routes| routes.iter().map(|r| r.parse().unwrap()).collect())

@@ -209,6 +209,7 @@ impl Listing<'_> {
         for device in lacking {
             let id = device.node_id.clone();
             let is_concerned = concerned.contains(&id) || recorded.contains(&id);
+            is_new |= is_concerned && !self.observed.absence().is_missing(&id);
             let times = self.observed.absence_mut().note_absent(&id, lists);
             lost += 1;
             // A process that does not lead decides nothing and sends no lookup.
@@ -216,13 +217,13 @@ impl Listing<'_> {
                 dropped.push(id);
                 continue;
             }
-            is_new |= times == 1 && is_concerned;
             wait_for_missing(self.devices, self.dirty, &id);
             listed.keep_missing(&id);
             kept.insert(id);
         }
         for id in &recorded {
-            is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
+            is_new |= !self.observed.absence().is_missing(id);
+            self.observed.absence_mut().note_absent(id, lists);
         }
         self.observed
             .absence_mut()

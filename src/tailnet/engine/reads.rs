@@ -126,7 +126,8 @@ impl Reads<'_> {
             + self
                 .observed
                 .longest_read_interval(self.settings.attributes_interval);
-        self.observed.absence_mut().lookup_found(&id, again);
+        let lists = self.observed.lists();
+        self.observed.absence_mut().lookup_found(&id, lists, again);
         self.observed.put(device);
         self.dirty.rematch(&id);
         self.dirty.plan(&id);

@@ -229,8 +229,8 @@ fn tailnet_of(size: std::ops::Range<usize>) -> impl Strategy<Value = Tailnet> {
             let last = tailnet.last().filter(|_| twin).cloned();
             let (device, attributes) = last.unwrap_or((device, attributes));
             let node_id: NodeId = format!("n{number}CNTRL").parse().unwrap();
-            // No two devices have one name or address.
-            let name = format!("{number}{}", device.name);
+            // No two devices have one name or address. The dash keeps a twin, 1-0-fra, apart from 10-fra.
+            let name = format!("{number}-{}", device.name);
             let ipv4 = device.ipv4.map(|addr| {
                 let [a, b, c, _] = addr.octets();
                 [a, b, c, u8::try_from(number).unwrap()].into()
