@@ -28,6 +28,8 @@ pub(super) struct KeyRecord {
     absent: BTreeMap<NodeId, u64>,
     /// The number of the list whose devices were matched with the record first.
     met_at: u64,
+    /// Whether the devices that were bound before the term began are reclaimed.
+    has_reclaimed: bool,
 }
 
 impl KeyRecord {
@@ -38,6 +40,11 @@ impl KeyRecord {
             met_at: list,
             ..Self::default()
         }
+    }
+
+    /// Returns `true` for the first time.
+    pub const fn start_reclaiming(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_reclaimed, true)
     }
 
     /// The record in the status, or in the next report.

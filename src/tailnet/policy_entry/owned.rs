@@ -37,14 +37,27 @@ impl PolicyEntry {
 
     /// Restores the owned keys from the status, for the devices of the first list.
     pub fn meet_devices(&mut self, index: &DeviceIndex, list: u64) {
-        let Some(record) = self.needed_record().owned.unmet().cloned() else {
+        let record = self.needed_record().owned.unmet().cloned();
+        if let Some(record) = record.filter(|_| self.needed_record().owned.is_new()) {
+            self.records.meet_all(index);
+            self.keys = KeyRecord::met(record, list);
+        }
+        if list > 0 && self.keys.start_reclaiming() {
+            self.reclaim_bound();
+        }
+    }
+
+    /// Reclaims the devices that were bound before this process led, once in a term.
+    fn reclaim_bound(&mut self) {
+        let Some(binding) = self.targets.binding() else {
             return;
         };
-        if !self.needed_record().owned.is_new() {
-            return;
+        let due = self.needed_record().managed.released_devices();
+        let due = due.into_iter().filter(|id| binding.holds(id));
+        let due: Vec<NodeId> = due.cloned().collect();
+        for id in &due {
+            self.reclaim(id);
         }
-        self.records.meet_all(index);
-        self.keys = KeyRecord::met(record, list);
     }
 
     /// Releases the devices that the policy no longer targets: it owns nothing there. A device on which the

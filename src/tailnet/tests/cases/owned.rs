@@ -13,7 +13,7 @@ use super::{
 use crate::{
     convert::fixtures::{self, guardrails},
     model::{ChangeLimit, NodeId, ReportedAttribute},
-    plan::{Deletion, Guardrails, Mode, Policy, Suspender},
+    plan::{Deletion, Guardrails, Mode, Policy, Selector, Suspender, Target},
     tailnet::Input,
 };
 
@@ -465,4 +465,34 @@ fn records_of_a_large_fleet_are_made_together() {
     assert!(records.iter().all(|it| *it == records[0]), "{records:#?}");
     apply_while_down(&mut world, vec![fleet(attributes(&[]))]);
     assert_eq!(having(&world, "y"), []);
+}
+
+/// The device is due to be cleared, and the policy only observes.
+#[test]
+fn a_device_that_a_standby_has_bound_again_keeps_its_keys_owned() {
+    both(|mut world| {
+        let managing = |selected, mode| Policy {
+            mode,
+            deletion: Deletion::Clear,
+            target: Target::Selector(Selector {
+                tags: [tag(selected)].into(),
+                ..Selector::default()
+            }),
+            ..fleet(attributes(&[("y", "gold")]))
+        };
+        world.apply(managing("tag:s", Mode::Enforce));
+        world.start();
+        run(&mut world);
+        world.apply(managing("tag:u", Mode::Observe));
+        run(&mut world);
+        assert!(world.owned(&policy_key(0)).is_empty());
+        world.end_term();
+        let back = world.model.devices.get_mut(&node_id(1)).unwrap();
+        back.tags = [tag("tag:u")].into();
+        run(&mut world);
+        world.start_term();
+        run(&mut world);
+        let owned = world.owned(&policy_key(0));
+        assert_eq!(owned.nodes().collect::<Vec<_>>(), [&node_id(1)]);
+    });
 }

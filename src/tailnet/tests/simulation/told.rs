@@ -44,6 +44,8 @@ pub struct EngineInputs {
     pub managed: Managed,
     /// The devices of the last list.
     pub last_list: BTreeSet<NodeId>,
+    /// Lists in flight that were requested over a former connection.
+    former_lists: BTreeSet<Ticket>,
     /// The devices that any answer of this term and connection has shown.
     pub seen: BTreeSet<NodeId>,
     /// Devices that the API answered to be gone.
@@ -161,7 +163,13 @@ impl EngineInputs {
                 self.list_seen = false;
                 self.seen.clear();
             }
-            Input::Connection { .. } => self.seen.clear(),
+            Input::Connection { .. } => {
+                self.seen.clear();
+                // A list of the former connection may still arrive, and the engine ignores it.
+                let lists = self.in_flight.iter();
+                let lists = lists.filter(|(_, request)| **request == Request::Devices);
+                self.former_lists.extend(lists.map(|(ticket, _)| *ticket));
+            }
             Input::Answered(ticket, answer) => {
                 self.learn(*ticket, answer);
                 self.in_flight.remove(ticket);
@@ -233,6 +241,7 @@ impl EngineInputs {
 
     pub fn learn(&mut self, ticket: Ticket, answer: &Result<Answer, Failure>) {
         match answer {
+            Ok(Answer::Devices { .. }) if self.former_lists.remove(&ticket) => {}
             Ok(Answer::Devices { devices, .. }) => {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
                 let reported = devices.iter().map(by_id).collect();
@@ -302,14 +311,17 @@ impl EngineInputs {
         self.policies.values().filter(move |(policy, record)| {
             let bound = record.bound.as_ref();
             match &policy.target {
-                // A policy that was edited to name another device has released this one, although its record
-                // stays until that device is found.
+                // A policy that was edited to name another device has released this one.
                 Target::Device(target) => {
-                    let is_named = target.identity == Identity::NodeId(id.clone());
-                    match bound {
-                        Some(bound) => {
-                            bound.node == *id && (is_named || target.names(&bound.named))
-                        }
+                    let mut seen = seen.into_iter().flatten();
+                    let is_named = match &target.identity {
+                        Identity::NodeId(named) => named == id,
+                        Identity::LegacyId(named) => seen.any(|it| it.legacy_id == *named),
+                        Identity::Name(_) | Identity::Hostname(_) => false,
+                    };
+                    // That of a former target stays until the device that is named now is found.
+                    match bound.filter(|bound| target.names(&bound.named)) {
+                        Some(bound) => bound.node == *id,
                         // While its owner is unknown, no binding is recorded, and its id needs none.
                         None => is_named,
                     }
