@@ -339,6 +339,16 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_unique_where_its_setting_is_tailnet_wide() {
+        for setting in Setting::ALL {
+            for value in setting.examples() {
+                let is_unique = value.as_unique().is_some();
+                assert_eq!(is_unique, setting.is_tailnet_wide(), "{value}");
+            }
+        }
+    }
+
+    #[test]
     fn all_fields_of_the_schema_are_listed() {
         let schema = schemars::schema_for!(PolicyField).to_value();
         let variants = schema["oneOf"].as_array().unwrap();

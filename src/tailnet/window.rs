@@ -312,7 +312,7 @@ mod tests {
 
     /// Its answer came after the process had lost leadership, and the record that it takes over is older.
     #[test]
-    fn a_change_that_the_record_does_not_count_yet_counts_once_more() {
+    fn a_change_that_the_record_does_not_count_yet_counts() {
         let mut window = Window::default();
         change(&mut window, 1, at(0));
         change(&mut window, 2, at(0));

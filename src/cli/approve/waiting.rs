@@ -104,9 +104,9 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
     format!("{}\n\n{}{}{shown}", lines(&table), kinds(plan), size(plan))
 }
 
-/// The changes by kind, for a plan that the table does not show completely.
+/// The changes by kind, for a plan of more than two changes.
 fn kinds(plan: &HeldPlan) -> String {
-    // A plan of one kind on one device is its table.
+    // The table says the same in as many lines.
     if plan.changes <= 2 {
         return String::new();
     }

@@ -26,7 +26,7 @@ const OF_TAILNET: [Reason; 6] = [
     Reason::TailnetUnavailable,
 ];
 
-/// Reasons of `Ready=False` for which nobody must do anything: time or another change resolves them.
+/// Reasons of `Ready=False` that time or another change resolves, without a person.
 const IN_PROGRESS: [Reason; 4] = [
     Reason::Clearing,
     Reason::RateLimited,
@@ -50,7 +50,7 @@ impl Transitions {
         report: &PolicyReport,
     ) -> Option<Event> {
         let now = ready(new)?;
-        // Nobody can put an Event on a tailnet that does not exist.
+        // A tailnet that does not exist can have no Event.
         let is_tailnets = match &report.state {
             State::Starting => true,
             State::Unavailable(failure) => failure.reason != Reason::TailnetNotFound,

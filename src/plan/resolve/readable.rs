@@ -101,7 +101,7 @@ fn observe(
         },
         FieldKind::List(list) => {
             desired.set_list(list.of(device).unwrap_or_else(|| list.empty()));
-            // As `Exact` it overrides whoever would add or remove an entry.
+            // As `Exact` it overrides each policy that would add or remove an entry.
             ownership.own_all(list);
         }
         FieldKind::PostureAttributes => {

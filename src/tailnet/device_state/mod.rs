@@ -151,14 +151,23 @@ impl DeviceState {
         self.batch_in_doubt |= in_doubt;
     }
 
+    /// Such a part is sent.
+    pub const fn part_sent(&mut self) {
+        self.parts = self.parts.saturating_sub(1);
+        self.in_flight += 1;
+    }
+
+    /// Such a part is not sent. If the answer to the batch was lost, only a read can tell its outcome now.
+    pub const fn part_dropped(&mut self) {
+        self.parts = self.parts.saturating_sub(1);
+        if self.batch_in_doubt {
+            self.attributes.require();
+        }
+    }
+
     /// Whether the answer to a split batch was lost, and no read has shown its outcome since.
     pub const fn is_batch_in_doubt(&self) -> bool {
         self.batch_in_doubt
-    }
-
-    /// Such a part no longer waits: it is sent or dropped.
-    pub const fn part_ended(&mut self) {
-        self.parts = self.parts.saturating_sub(1);
     }
 
     /// Whether a list that was requested at this revision may be older than the last write or read of it.

@@ -291,8 +291,21 @@ mod tests {
         );
         device.request_not_sent();
         assert_eq!(cause(&device.next_step(&id(), CONTEXT)), Some(Cause::Parts));
-        device.part_ended();
+        device.part_dropped();
         assert_eq!(cause(&device.next_step(&id(), CONTEXT)), None);
+    }
+
+    #[test]
+    fn a_part_that_is_not_sent_leaves_a_lost_answer_to_a_read() {
+        for (in_doubt, must_read) in [(true, true), (false, false)] {
+            let mut device = device();
+            device.part_waits(in_doubt);
+            device.part_waits(in_doubt);
+            device.part_sent();
+            assert!(!device.is_in_question());
+            device.part_dropped();
+            assert_eq!(device.is_in_question(), must_read);
+        }
     }
 
     #[test]

@@ -66,12 +66,12 @@ impl Dispatch<'_> {
                 let Some(node) = self.devices.get_mut(id) else {
                     continue;
                 };
-                node.part_ended();
                 // The plan has changed since the batch was refused: nothing of this device is left to send.
                 if own.is_empty() {
+                    node.part_dropped();
                     self.dirty.step(id);
                 } else {
-                    node.request_sent();
+                    node.part_sent();
                     writes.insert(id.clone(), own);
                     differences.extend(removed);
                 }
@@ -184,7 +184,7 @@ pub(super) fn drop_halves(devices: &mut Devices, dirty: &mut Dirty, outbox: &mut
     let halves = outbox.take_halves();
     for id in halves.iter().flat_map(Half::devices) {
         if let Some(node) = devices.get_mut(id) {
-            node.part_ended();
+            node.part_dropped();
         }
         dirty.step(id);
     }

@@ -272,7 +272,7 @@ fn an_unreadable_lock_error_is_not_taken_for_none() {
 }
 
 /// Without an owner, the binding cannot be recorded, and a name needs a recorded one before each request. A
-/// `nodeId` names the same device whoever owns it.
+/// A `nodeId` names the same device under any owner.
 #[test]
 fn a_policy_binds_no_device_by_its_name_while_the_owner_is_unknown() {
     for (identity, is_name) in [
