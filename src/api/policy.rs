@@ -42,6 +42,7 @@ use super::{
     // Columns of priority 1 appear only with `-o wide`.
     printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet", "priority": 1}"#,
     printcolumn = r#"{"name": "Enforcement", "type": "string", "jsonPath": ".status.enforcement", "priority": 1}"#,
+    printcolumn = r#"{"name": "Held", "type": "integer", "jsonPath": ".status.heldChanges", "priority": 1}"#,
     printcolumn = r#"{"name": "Last Change", "type": "date", "jsonPath": ".status.lastChangeTime", "priority": 1}"#
 )]
 #[serde(rename_all = "camelCase")]

@@ -120,6 +120,11 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
+    /// The exact number of changes that the controller holds: until an approval or an edit releases
+    /// them, or the limit has room. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_changes: Option<u32>,
+
     /// The one-shot actions of the policy (expireKeyAt, deleteInactive), at most 20: first those
     /// that need attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -38,12 +38,18 @@ use crate::model::{ChangeLimit, Refused};
     doc = "A connection to a tailnet: the API's address, the credential, the intervals, and the guardrails.",
     status = "TailscaleTailnetStatus",
     derive = "PartialEq",
-    printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet"}"#,
     printcolumn = r#"{"name": "Devices", "type": "integer", "jsonPath": ".status.devices"}"#,
     printcolumn = r#"{"name": "Policies", "type": "integer", "jsonPath": ".status.policies"}"#,
+    printcolumn = r#"{"name": "Not Ready", "type": "integer", "jsonPath": ".status.notReadyPolicies"}"#,
+    printcolumn = r#"{"name": "Held", "type": "integer", "jsonPath": ".status.heldPolicies"}"#,
+    printcolumn = r#"{"name": "Changed", "type": "integer", "jsonPath": ".status.changedDevices"}"#,
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    // Columns of priority 1 appear only with `-o wide`.
+    printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet", "priority": 1}"#,
+    printcolumn = r#"{"name": "Limit", "type": "integer", "jsonPath": ".status.changeLimit", "priority": 1}"#,
+    printcolumn = r#"{"name": "Last Poll", "type": "date", "jsonPath": ".status.lastPollTime", "priority": 1}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleTailnetSpec {
@@ -199,6 +205,31 @@ pub struct TailscaleTailnetStatus {
     /// How many policies refer to the tailnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<u32>,
+
+    /// How many of these policies are not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_policies: Option<u32>,
+
+    /// How many of these policies have changes that the controller holds, whatever the reason: a pending
+    /// approval, the change limit, a disruption, another identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_policies: Option<u32>,
+
+    /// How many devices the controller changed within the last hour. A decrease appears within five
+    /// minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_devices: Option<u32>,
+
+    /// How many devices the controller may change within an hour: what maxChangedDevices allows with
+    /// the present number of devices. Absent: no limit, or the devices are unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_limit: Option<u32>,
+
+    /// When the controller last read the complete list of devices. While nothing else in the status
+    /// changes, this moves at most every ten minutes; a time that is much older means that no
+    /// controller works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_poll_time: Option<Time>,
 
     /// The OAuth scopes that policies need and the credential lacks. The API reports none for an
     /// API key. Absent: none is known to be missing.

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{cmp::Ordering, collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -64,9 +64,18 @@ pub(super) struct ChangeBudget {
     /// The current record of changes; `None` until the previous one is taken over.
     recent: Option<Vec<RecentChanges>>,
     recent_is_dirty: bool,
+    /// The number of changed devices that is reported, and when it last moved.
+    changed: usize,
+    changed_moved: Duration,
     reservations: Reservations,
     deletions: DeletionLog,
 }
+
+/// How often the reported number of changed devices decreases. An hour after a rollout its devices no longer
+/// count one after the other, and each move of the number is a write.
+const DECREASES: Duration = Duration::from_mins(5);
+/// How often it increases in the course of a rollout.
+const INCREASES: Duration = Duration::from_secs(30);
 
 /// The policies that the limit treats differently than before.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -329,6 +338,27 @@ impl ChangeBudget {
         self.recent.as_ref()
     }
 
+    /// How many devices were changed within the hour, as people see it; `None` until the record of the previous
+    /// leader is taken over.
+    pub fn changed(&self) -> Option<usize> {
+        self.recent.as_ref().map(|_| self.changed)
+    }
+
+    /// Updates the reported number of changed devices. `is_quiet`: nothing is under way.
+    pub fn count_changed(&mut self, is_quiet: bool, now: Duration) {
+        let changed = self.window.changed();
+        let pause = match changed.cmp(&self.changed) {
+            Ordering::Equal => return,
+            Ordering::Less => DECREASES,
+            Ordering::Greater if is_quiet => Duration::ZERO,
+            Ordering::Greater => INCREASES,
+        };
+        if now >= self.changed_moved + pause {
+            self.changed = changed;
+            self.changed_moved = now;
+        }
+    }
+
     /// Takes over the changes of previous leaders, once per term: from then on, this process has the newer
     /// record.
     pub fn take_over(&mut self, now: Now) {
@@ -336,6 +366,7 @@ impl ChangeBudget {
             self.window.take_over(&record.recent, &record.reserved, now);
             self.deletions.take_over(record.deletions);
             self.recent = Some(self.window.recent());
+            self.changed = self.window.changed();
             self.reservations.next_revision();
             self.taken_over = true;
         }

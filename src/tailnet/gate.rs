@@ -171,7 +171,11 @@ mod tests {
         gate.note_policies_listed();
         gate.connect(Ok(()));
         let mut rng = fastrand::Rng::with_seed(1);
-        observed.poll_succeeded(Duration::ZERO, Duration::from_mins(1), &mut rng);
+        let now = crate::tailnet::Now {
+            monotonic: Duration::ZERO,
+            wall: jiff::Timestamp::UNIX_EPOCH,
+        };
+        observed.poll_succeeded(now, Duration::from_mins(1), &mut rng);
         (gate, observed)
     }
 

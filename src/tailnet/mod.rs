@@ -86,7 +86,7 @@ pub use inbox::Message;
 pub use messages::{Answer, Effect, Input, Request, Ticket};
 pub use notification::Notification;
 pub use now::Now;
-pub use report::{PolicyReport, State, TailnetReport};
+pub use report::{PolicyReport, State, TailnetReport, shows_poll};
 pub use reporter::{Recorded, Reporter};
 pub use selectors::{DETAILS, FlappingDevices, SelectorErrors, SelectorReport};
 pub use settings::Settings;

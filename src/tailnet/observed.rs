@@ -182,7 +182,7 @@ impl Observed {
     }
 
     /// A complete list has arrived.
-    pub fn poll_succeeded(&mut self, now: Duration, interval: Duration, rng: &mut fastrand::Rng) {
+    pub fn poll_succeeded(&mut self, now: Now, interval: Duration, rng: &mut fastrand::Rng) {
         self.polling.succeeded(now, interval, rng);
     }
 
@@ -294,11 +294,17 @@ mod tests {
     fn after_a_restart_no_list_and_no_absence_counts_and_earlier_reads_are_outdated() {
         let mut observed = Observed::default();
         let mut rng = fastrand::Rng::with_seed(1);
-        observed.poll_succeeded(Duration::ZERO, Duration::from_mins(1), &mut rng);
+        let now = Now {
+            monotonic: Duration::ZERO,
+            wall: Timestamp::UNIX_EPOCH,
+        };
+        observed.poll_succeeded(now, Duration::from_mins(1), &mut rng);
+        assert_eq!(observed.polling().polled_at(), Some(now.wall));
         observed.note_deleted(&node());
         assert_eq!((observed.lists(), observed.epoch()), (1, 0));
         observed.restart(Duration::from_secs(9));
         assert_eq!((observed.lists(), observed.epoch()), (0, 1));
+        assert_eq!(observed.polling().polled_at(), None);
         assert!(!observed.absence().is_missing(&node()));
         assert!(observed.polling().is_due(Duration::from_secs(9)));
     }

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::{
-    Failure, Ticket,
+    Failure, Now, Ticket,
     failure::{backoff, jittered},
 };
 use crate::model::Reason;
@@ -27,6 +29,8 @@ pub(super) struct Polling {
     failure: Option<Failure>,
     /// When the last complete list arrived.
     last: Duration,
+    /// The same by the wall clock.
+    polled_at: Option<Timestamp>,
     /// Until when no list is trusted, because one had lost many devices.
     doubted_until: Duration,
 }
@@ -99,7 +103,9 @@ impl Polling {
         };
     }
 
-    pub fn succeeded(&mut self, now: Duration, interval: Duration, rng: &mut fastrand::Rng) {
+    pub fn succeeded(&mut self, now: Now, interval: Duration, rng: &mut fastrand::Rng) {
+        self.polled_at = Some(now.wall);
+        let now = now.monotonic;
         self.seen += 1;
         self.failures = 0;
         self.failure = None;
@@ -132,6 +138,11 @@ impl Polling {
     /// When the last complete list arrived.
     pub fn last(&self) -> Duration {
         self.last
+    }
+
+    /// When the last complete list arrived, by the wall clock; `None` before the first one.
+    pub const fn polled_at(&self) -> Option<Timestamp> {
+        self.polled_at
     }
 
     /// Trusts no list for a while.
@@ -189,6 +200,13 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn moment(seconds: u64) -> Now {
+        Now {
+            monotonic: at(seconds),
+            wall: Timestamp::UNIX_EPOCH + at(seconds),
+        }
+    }
+
     fn rng() -> fastrand::Rng {
         fastrand::Rng::with_seed(1)
     }
@@ -213,7 +231,7 @@ mod tests {
     fn polled(lists: u64, last: u64) -> Polling {
         let mut polling = Polling::default();
         for _ in 0..lists {
-            polling.succeeded(at(last), INTERVAL, &mut rng());
+            polling.succeeded(moment(last), INTERVAL, &mut rng());
         }
         polling
     }
@@ -228,7 +246,7 @@ mod tests {
         assert!(polling.comes_at_once(at(9)));
         assert!(polling.answered(Ticket(7)).is_none());
         assert!(polling.answered(Ticket(1)).is_some());
-        polling.succeeded(at(10), INTERVAL, &mut rng());
+        polling.succeeded(moment(10), INTERVAL, &mut rng());
         assert_eq!(polling.wake_at(), Some(at(10)));
     }
 
@@ -268,7 +286,7 @@ mod tests {
         let outage = polling.outage().map(|failure| failure.message.as_str());
         assert_eq!(outage, Some("1"));
         assert!(polling.gave_up().is_some());
-        polling.succeeded(at(2), INTERVAL, &mut rng());
+        polling.succeeded(moment(2), INTERVAL, &mut rng());
         assert!(polling.is_closed() && polling.failure().is_none());
     }
 
@@ -306,14 +324,14 @@ mod tests {
         polling.restart(at(200));
         assert!(polling.lists() == 0 && polling.is_due(at(200)));
         for seconds in [300, 3700] {
-            polling.succeeded(at(seconds), INTERVAL, &mut rng());
+            polling.succeeded(moment(seconds), INTERVAL, &mut rng());
         }
         assert!(polling.is_trusted(at(3701)));
         let mut doubted = polled(2, 100);
         doubted.doubt();
         doubted.restart(at(200));
         for _ in 0..2 {
-            doubted.succeeded(at(300), INTERVAL, &mut rng());
+            doubted.succeeded(moment(300), INTERVAL, &mut rng());
         }
         assert!(!doubted.is_trusted(at(301)));
     }

@@ -102,6 +102,12 @@ pub struct TailnetReport {
     pub limited_total: usize,
     /// The recent changes, once they are known.
     pub recent: Option<Vec<RecentChanges>>,
+    /// How many devices were changed within the last hour, once that is known.
+    pub changed: Option<usize>,
+    /// How many may be changed within an hour. `None`: as many as there are, or the list has not been read.
+    pub change_limit: Option<usize>,
+    /// When the last complete list arrived, if one has since the connection was made.
+    pub polled_at: Option<Timestamp>,
     /// The devices that may be changed next: another process counts them as changed.
     pub reserved: ReservedDevices,
     /// The deletions of the last day.
@@ -112,4 +118,20 @@ pub struct TailnetReport {
     pub clock_skew: Option<SignedDuration>,
     /// The errors of the approval annotation.
     pub approval_errors: Vec<String>,
+}
+
+/// How often the time of the last poll moves while nothing else changes: each move is a write that wakes
+/// everyone who watches the object.
+const POLL_TIME_MOVES: SignedDuration = SignedDuration::from_mins(10);
+
+/// Whether the reported time of a poll still stands for a later poll.
+#[must_use]
+pub fn shows_poll(reported: Option<Timestamp>, polled_at: Option<Timestamp>) -> bool {
+    match (reported, polled_at) {
+        // Also if the clock was set back: the time would otherwise lie in the future until it catches up.
+        (Some(before), Some(now)) => now.duration_since(before).abs() < POLL_TIME_MOVES,
+        (None, Some(_)) => false,
+        // The last time stays until there is another one.
+        (_, None) => true,
+    }
 }

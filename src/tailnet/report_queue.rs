@@ -4,7 +4,7 @@
 //! queue is emptied. A policy that leaves the tailnet takes its report with it, even one that is being
 //! written: the engine that has the policy next has newer facts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -20,12 +20,18 @@ use crate::plan::PolicyKey;
 
 /// The number of reports that are written at once.
 const WRITERS: usize = 8;
+/// How soon the status of the tailnet follows those of its policies.
+const RECOUNTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Reports to write: of each policy at most the newest, and only one at a time.
 #[derive(Default)]
 pub(super) struct Reports {
     waiting: BTreeMap<PolicyKey, PolicyReport>,
     tailnet: Option<TailnetReport>,
+    /// The last report of the tailnet, written or not.
+    last_tailnet: Option<TailnetReport>,
+    /// Whether it is written again in a moment.
+    recounts: bool,
     busy: BTreeMap<PolicyKey, Writer>,
     tailnet_busy: bool,
     writers: JoinSet<Written>,
@@ -44,6 +50,8 @@ struct Writer {
 pub(super) enum Written {
     Policy(u64, PolicyKey, Box<PolicyReport>, Recorded),
     Tailnet(Box<TailnetReport>, bool),
+    /// No report: the status of the tailnet may have to count its policies again.
+    Recount,
     /// No report: a backoff has ended.
     Nothing,
 }
@@ -56,12 +64,15 @@ impl Reports {
 
     /// Takes the report of the tailnet; it replaces an earlier one that still waits.
     pub fn put_tailnet(&mut self, report: TailnetReport) {
+        self.last_tailnet = Some(report.clone());
         self.tailnet = Some(report);
     }
 
     /// Drops everything, and aborts the writers at work.
     pub fn clear(&mut self) {
         self.retries = Retries::default();
+        // It belongs to a term that is over.
+        self.last_tailnet = None;
         if !self.are_recorded() {
             *self = Self {
                 // The numbers go on, so that an aborted writer is never taken for a later one.
@@ -161,6 +172,13 @@ impl Reports {
     pub fn finish(&mut self, written: Written) -> Option<Input> {
         match written {
             Written::Nothing => None,
+            Written::Recount => {
+                self.recounts = false;
+                if self.tailnet.is_none() {
+                    self.tailnet.clone_from(&self.last_tailnet);
+                }
+                None
+            }
             Written::Tailnet(report, recorded) => {
                 self.tailnet_busy = false;
                 self.note(None, recorded);
@@ -181,6 +199,7 @@ impl Reports {
                 self.note(Some(key.clone()), recorded != Recorded::No);
                 match recorded {
                     Recorded::Yes => {
+                        self.recount_later();
                         let PolicyReport { uid, record, .. } = *report;
                         return Some(Input::Recorded { key, uid, record });
                     }
@@ -192,6 +211,18 @@ impl Reports {
                 }
                 None
             }
+        }
+    }
+
+    /// The status of the tailnet counts the policies that are not ready, as their statuses say. It follows them
+    /// in a moment, so that a rollout does not cost one more write for each policy.
+    fn recount_later(&mut self) {
+        if !std::mem::replace(&mut self.recounts, true) {
+            let again = Instant::now() + RECOUNTED_AFTER;
+            self.writers.spawn(async move {
+                sleep_until(again).await;
+                Written::Recount
+            });
         }
     }
 

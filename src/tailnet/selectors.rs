@@ -26,6 +26,8 @@ pub struct SelectorReport {
     pub conflicted: usize,
     /// Those with a held change.
     pub held: usize,
+    /// The number of held changes.
+    pub held_changes: usize,
     /// Those with a failure.
     pub failed: usize,
     /// Some devices; those that need attention most come first.

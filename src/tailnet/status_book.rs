@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{PolicyReport, TailnetReport};
+use super::{PolicyReport, TailnetReport, shows_poll};
 use crate::plan::PolicyKey;
 
 /// The last reports of the tailnet and its policies.
@@ -68,9 +68,15 @@ impl StatusBook {
     }
 
     /// Takes the report of the tailnet; returns it if it must be written.
-    pub fn offer_tailnet(&mut self, report: TailnetReport) -> Option<Box<TailnetReport>> {
-        if self.tailnet.as_ref() == Some(&report) {
-            return None;
+    pub fn offer_tailnet(&mut self, mut report: TailnetReport) -> Option<Box<TailnetReport>> {
+        if let Some(before) = &self.tailnet
+            && shows_poll(before.polled_at, report.polled_at)
+        {
+            let polled_at = std::mem::replace(&mut report.polled_at, before.polled_at);
+            if *before == report {
+                return None;
+            }
+            report.polled_at = polled_at;
         }
         self.tailnet = Some(report.clone());
         Some(Box::new(report))
@@ -138,6 +144,27 @@ mod tests {
         assert!(book.offer(&key(), other).is_some());
         assert!(book.offer_tailnet(TailnetReport::default()).is_some());
         assert!(book.offer_tailnet(TailnetReport::default()).is_none());
+    }
+
+    #[test]
+    fn the_time_of_the_last_poll_alone_is_reported_every_ten_minutes() {
+        let polled = |minutes: i64| TailnetReport {
+            polled_at: jiff::Timestamp::from_second(minutes * 60).ok(),
+            ..TailnetReport::default()
+        };
+        let mut book = StatusBook::default();
+        assert!(book.offer_tailnet(TailnetReport::default()).is_some());
+        let reported = (0..=60).filter(|minute| book.offer_tailnet(polled(*minute)).is_some());
+        assert_eq!(reported.collect::<Vec<_>>(), [0, 10, 20, 30, 40, 50, 60]);
+        // A clock that was set back must not stop it.
+        assert!(book.offer_tailnet(polled(5)).is_some());
+        // With another change, the newest time is reported.
+        let other = TailnetReport {
+            policies: 1,
+            ..polled(6)
+        };
+        let reported = book.offer_tailnet(other.clone());
+        assert_eq!(reported.as_deref(), Some(&other));
     }
 
     #[test]

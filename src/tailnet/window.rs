@@ -128,8 +128,13 @@ impl Window {
         let new = self.in_flight.keys();
         // A device counts once, however often it is changed within the hour.
         let new = new.filter(|id| !self.changed.contains_key(*id)).count();
+        self.changed() + new
+    }
+
+    /// How many devices were changed.
+    pub fn changed(&self) -> usize {
         let earlier = self.earlier.iter().map(|earlier| earlier.changes.devices);
-        self.changed.len() + new + earlier.sum::<usize>()
+        self.changed.len() + earlier.sum::<usize>()
     }
 
     /// How many of them were changed, or are being changed, for each namespace.

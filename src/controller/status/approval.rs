@@ -102,5 +102,8 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         other_kinds: some(plan.summary.other_kinds),
         other_changes: some(plan.summary.other_changes),
     });
+    // A plan can also have changes of devices that the policy no longer targets.
+    let open = report.held.as_ref().and_then(|plan| some(plan.open));
+    status.held_changes = status.held_changes.max(open);
     status.approval_errors.clone_from(&report.approval_errors);
 }

@@ -300,6 +300,8 @@ pub(super) fn describe(
     status.pending = pending.take(DETAILS).collect();
     let total = count(report.differences.len() + report.conflicts.len());
     status.pending_total = (total > 0).then_some(total);
+    let held = report.differences.iter().filter(|it| it.is_held()).count();
+    status.held_changes = (held > 0).then(|| count(held));
 }
 
 /// A declared value that another policy overrides.

@@ -1,6 +1,7 @@
 //! The status of a policy: the cause of its state, explained, as conditions; then the details.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
     actions, approval, binding,
@@ -11,7 +12,7 @@ use super::{
     text::{count, whole_second},
 };
 use crate::{
-    api::{Enforcement, Reason, TailscaleDevicePolicyStatus},
+    api::{Enforcement, Reason, TailscaleDevicePolicyStatus, conditions::READY},
     convert,
     plan::{Forbidden, Mode, Suspender},
     tailnet::{DETAILS, PolicyReport, State},
@@ -70,6 +71,20 @@ pub fn of_policy(
     release::describe(&mut status, report);
     actions::describe(&mut status, report);
     status
+}
+
+/// Whether these conditions say that the object is ready.
+pub(in crate::controller) fn is_ready(conditions: &[Condition]) -> bool {
+    let mut ready = conditions.iter().filter(|it| it.type_ == READY);
+    ready.any(|it| it.status == "True")
+}
+
+/// Whether a status says that changes are held, or that they wait for the identity of the device.
+pub(in crate::controller) fn is_held(status: &TailscaleDevicePolicyStatus) -> bool {
+    let identity = [Reason::IdentityChanged, Reason::Superseded];
+    let mut ready = status.conditions.iter().filter(|it| it.type_ == READY);
+    status.held_changes.is_some()
+        || ready.any(|it| identity.iter().any(|reason| it.reason == reason.as_str()))
 }
 
 /// The cause of the state, and what people must know beside it.
@@ -167,6 +182,7 @@ fn describe(
             status.devices.clone_from(&old.devices);
             status.pending.clone_from(&old.pending);
             status.pending_total = old.pending_total;
+            status.held_changes = old.held_changes;
         }
         State::Unbound { differences, .. } => {
             status.matched_devices = Some(0);

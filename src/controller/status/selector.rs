@@ -277,6 +277,7 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Select
     status.pending = differences.chain(overridden).take(DETAILS).collect();
     let total = report.out_of_sync + report.overridden_total;
     status.pending_total = (total > 0).then(|| count(total));
+    status.held_changes = (report.held_changes > 0).then(|| count(report.held_changes));
 }
 
 fn detail(device: &DeviceReport) -> DeviceStatus {

@@ -53,12 +53,44 @@ pub fn of_tailnet(
             .iter()
             .map(|lack| lack.scope().to_owned())
             .collect(),
+        change_limit: match report.devices {
+            Some(_) => report.change_limit.map(count),
+            None => old.change_limit,
+        },
+        changed_devices: report.changed.map(count).or(old.changed_devices),
+        last_poll_time: report
+            .polled_at
+            .map(whole_second)
+            .or(old.last_poll_time.clone()),
         attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
         ..TailscaleTailnetStatus::default()
     };
     describe_unreadable(&mut status, report, old);
     describe_limit(&mut status, report, old);
     status
+}
+
+/// Adds the numbers of policies that are not ready, and that have held changes.
+pub(in crate::controller) fn count_policies(
+    status: &mut TailscaleTailnetStatus,
+    not_ready: usize,
+    held: usize,
+) {
+    status.not_ready_policies = Some(count(not_ready));
+    status.held_policies = Some(count(held));
+}
+
+/// Leaves the time of the last poll as it is, unless it is old or anything else in the status has changed.
+pub(in crate::controller) fn settle_poll_time(
+    new: &mut TailscaleTailnetStatus,
+    old: &TailscaleTailnetStatus,
+) {
+    let time = |status: &TailscaleTailnetStatus| status.last_poll_time.as_ref().map(|it| it.0);
+    let shows_poll = tailnet::shows_poll(time(old), time(new));
+    let polled = std::mem::replace(&mut new.last_poll_time, old.last_poll_time.clone());
+    if *new != *old || !shows_poll {
+        new.last_poll_time = polled;
+    }
 }
 
 /// States that the tailnet can be read, and which scopes the credential lacks, before a policy

@@ -103,6 +103,13 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
             .map(|known| Known::clone(known))
     }
 
+    /// How many objects there are of which this is true.
+    pub fn count(&self, is_counted: impl Fn(&S) -> bool) -> usize {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = known.values().filter(|known| is_counted(&known.stored));
+        counted.count()
+    }
+
     /// Records our own write to the object, which created this version.
     pub fn wrote(&self, key: &K, uid: &str, version: String, change: impl FnOnce(&mut S)) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -156,6 +156,13 @@ impl StatusWriter {
             .ok_or(NotWritten::Gone)?;
         let old = known.stored().status();
         let mut new = status::of_tailnet(old, report, known.generation(), Timestamp::now());
+        let policies = self.objects.policies();
+        let own = |policy: &StoredPolicy| policy.tailnet() == self.tailnet;
+        // As their statuses say, so that the two tables of kubectl agree.
+        let not_ready = policies.count(|policy| own(policy) && !policy.is_ready());
+        let held = policies.count(|policy| own(policy) && policy.is_held());
+        status::count_policies(&mut new, not_ready, held);
+        status::settle_poll_time(&mut new, old);
         let readable = known.stored().is_readable();
         // The rest may be a newer release's (docs/decisions/0024-unreadable-objects-are-left-alone.md).
         if !readable {

@@ -3,9 +3,12 @@
 use kube::Resource as _;
 
 use super::{finalizer, object_cache::Known};
-use crate::api::{
-    DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
-    TailscaleDevicePolicyStatus, TailscaleTailnet, TailscaleTailnetStatus,
+use crate::{
+    api::{
+        DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+        TailscaleDevicePolicyStatus, TailscaleTailnet, TailscaleTailnetStatus,
+    },
+    controller::status,
 };
 
 /// The part of a stored policy that the controller writes.
@@ -14,6 +17,10 @@ pub(in crate::controller) struct StoredPolicy {
     /// The tailnet that it belongs to: only the engine of this tailnet writes its status.
     tailnet: String,
     status: StoredStatus,
+    /// Whether it is ready, as its status says.
+    is_ready: bool,
+    /// Whether changes of it are held, as its status says.
+    is_held: bool,
     /// Whether it has the controller's finalizer.
     has_finalizer: bool,
 }
@@ -43,12 +50,22 @@ impl StoredPolicy {
         &self.status
     }
 
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     pub fn has_finalizer(&self) -> bool {
         self.has_finalizer
     }
 
     pub fn set_status(&mut self, status: &TailscaleDevicePolicyStatus) {
         self.status = StoredStatus::of(status);
+        self.is_ready = status::is_ready(&status.conditions);
+        self.is_held = status::is_held(status);
     }
 
     pub fn set_finalizer(&mut self, has_finalizer: bool) {
@@ -81,6 +98,8 @@ pub(in crate::controller) fn policy(
     };
     let stored = StoredPolicy {
         tailnet,
+        is_ready: status::is_ready(&status.conditions),
+        is_held: status::is_held(&status),
         status: StoredStatus::of(&status),
         has_finalizer: finalizer::is_on(meta),
     };

@@ -277,6 +277,14 @@ impl Difference {
         matches!(self.hold, Some(Hold::Unreadable(_)))
     }
 
+    /// Whether the controller holds it, although its policy is in force: neither suspended nor one that only
+    /// observes.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let hold = self.hold.as_ref();
+        hold.is_some_and(|hold| !matches!(hold, Hold::Observed | Hold::Suspended(_)))
+    }
+
     /// The policies that want it, by rank.
     pub fn owners(&self) -> impl Iterator<Item = &PolicyKey> {
         std::iter::once(&self.owner).chain(&self.others)

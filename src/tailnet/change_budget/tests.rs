@@ -177,3 +177,36 @@ fn a_deletion_counts_once_its_record_is_durable() {
     assert_eq!(budget.deletions().recent().len(), 1);
     assert!(budget.expire_deletions(START + Duration::from_hours(25)));
 }
+
+#[test]
+fn the_reported_number_of_changes_rises_when_all_is_quiet_and_falls_in_steps() {
+    let mut budget = budget();
+    assert_eq!(budget.changed(), None);
+    budget.declare(TailnetDeclared::default());
+    budget.take_over(at(10));
+    assert_eq!(budget.changed(), Some(0));
+    let seconds = |seconds| Duration::from_mins(10) + Duration::from_secs(seconds);
+    for (number, second) in [(0, 1), (1, 20), (2, 40)] {
+        let monotonic = seconds(second);
+        let now = Now {
+            monotonic,
+            wall: START + monotonic,
+        };
+        change(&mut budget, number, now);
+        budget.count_changed(false, monotonic);
+    }
+    // The rollout is reported now and then, and at its end.
+    assert_eq!(budget.changed(), Some(3));
+    change(&mut budget, 3, at(11));
+    budget.count_changed(true, Duration::from_mins(11));
+    assert_eq!(budget.changed(), Some(4));
+    // An hour later they no longer count, one after the other.
+    let mut seen = BTreeSet::new();
+    for second in 0..600 {
+        let now = Duration::from_hours(1) + seconds(second);
+        budget.expire(now);
+        budget.count_changed(true, now);
+        seen.insert(budget.changed());
+    }
+    assert_eq!(seen, [Some(4), Some(3), Some(0)].into());
+}

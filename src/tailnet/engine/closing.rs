@@ -45,6 +45,8 @@ impl Closing<'_> {
     pub(super) fn close(&mut self, now: Now) -> Vec<PolicyKey> {
         if self.gate.leads() {
             self.reserve();
+            let is_quiet = self.is_quiet();
+            self.change_budget.count_changed(is_quiet, now.monotonic);
         }
         // Before the reports are taken: the end of a deletion is reported in the same step.
         self.finish_deletions(now);
@@ -154,8 +156,13 @@ impl Closing<'_> {
     /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited
     /// long enough, or nothing is in flight that could bring more.
     fn count_waiting_records(&mut self, now: Now) {
-        let is_quiet = self.outbox.is_idle() && self.queues.next_ready().is_none();
+        let is_quiet = self.is_quiet();
         self.records.decide(is_quiet, now.monotonic);
+    }
+
+    /// Whether nothing is in flight, and nothing waits to be sent.
+    fn is_quiet(&self) -> bool {
+        self.outbox.is_idle() && self.queues.next_ready().is_none()
     }
 
     /// Whether the report of a policy with a selector can wait: more happens at once, and no record depends

@@ -44,7 +44,7 @@ impl Listing<'_> {
                 self.observed.set_skipped(skipped);
                 self.gate.note_missing_scopes(lacks);
                 self.observed
-                    .poll_succeeded(now.monotonic, self.settings.poll_interval, self.rng);
+                    .poll_succeeded(now, self.settings.poll_interval, self.rng);
                 self.take_devices(devices, asked.at);
                 // After the devices, as the next status shows both.
                 self.complete_reconcile_requests(asked.ticket);

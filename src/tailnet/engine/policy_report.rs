@@ -167,7 +167,7 @@ impl Reports<'_> {
         Some(self.limit().held_plan(key, plan))
     }
 
-    const fn limit(&self) -> ChangeLimit<'_> {
+    pub(super) const fn limit(&self) -> ChangeLimit<'_> {
         ChangeLimit {
             settings: self.settings,
             gate: self.gate,

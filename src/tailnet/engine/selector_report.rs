@@ -145,6 +145,7 @@ impl SelectorReport {
         self.matched += 1;
         self.unread += usize::from(!plan.complete());
         self.conflicted += usize::from(conflicted);
+        self.held_changes += own().filter(|difference| difference.is_held()).count();
         let held = own().any(|difference| difference.hold.is_some());
         self.held += usize::from(held);
         self.failed += usize::from(failed);

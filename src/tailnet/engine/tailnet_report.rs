@@ -28,6 +28,11 @@ impl Reports<'_> {
             limited: self.limited_policies(),
             limited_total: self.change_budget.held().len(),
             recent: self.change_budget.recent().cloned(),
+            changed: self.change_budget.changed(),
+            change_limit: (self.observed.lists() > 0)
+                .then(|| self.limit().most_changes())
+                .flatten(),
+            polled_at: self.observed.polling().polled_at(),
             reserved: self.change_budget.reservations().devices(),
             deletions: self.change_budget.deletions().recent(),
             revision: self.change_budget.reservations().revision(),

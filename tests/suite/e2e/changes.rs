@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::view;
+use super::{glance, view};
 use crate::support::{Stage, calls};
 
 /// The address of a device under the API, as the log of the simulator shows it.
@@ -119,15 +119,14 @@ async fn what_kubectl_shows(stage: &Stage) {
         .ok(&["get", "tsdp", "-n", "network", "-o", "wide"])
         .await;
     insta::assert_snapshot!(view::steady(&wide), @"
-    NAME  DEVICES  IN SYNC  READY  REASON  AGE  TAILNET  ENFORCEMENT  LAST CHANGE
+    NAME  DEVICES  IN SYNC  READY  REASON  AGE  TAILNET  ENFORCEMENT  HELD  LAST CHANGE
     amelie-laptop  1  1  True  InSync  AGO  default  Enforce  AGO
     fra-router  1  1  True  InSync  AGO  default  Enforce  AGO
     ");
-    let tailnets = stage.kubectl.ok(&["get", "tstn"]).await;
-    insta::assert_snapshot!(view::steady(&tailnets), @"
-    NAME  TAILNET  DEVICES  POLICIES  READY  REASON  AGE
-    default  tail1234.ts.net  8  2  True  Connected  AGO
-    ");
+    let tailnet = "\
+NAME  DEVICES  POLICIES  NOT READY  HELD  CHANGED  READY  REASON  AGE
+default  8  2  0  0  2  True  Connected  AGO";
+    glance::table(stage, &["get", "tstn"], tailnet).await;
     let described = stage
         .kubectl
         .ok(&["describe", "tsdp", "-n", "network", "fra-router"])

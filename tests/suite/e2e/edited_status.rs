@@ -21,6 +21,8 @@ fn without_times(mut object: Value) -> Value {
         condition["lastTransitionTime"].take();
     }
     conditions.sort_by_key(|condition| condition["type"].to_string());
+    // It moves with each write.
+    object["status"]["lastPollTime"].take();
     object["status"].take()
 }
 
@@ -32,6 +34,8 @@ async fn a_status_edited_by_hand_is_corrected() {
         .await;
     let _controller = stage.controller().await;
     stage.policy_reason("router", "InSync").await;
+    let counted = "jsonpath={.status.notReadyPolicies}=0";
+    stage.kubectl.wait_for(counted, &["tstn/default"]).await;
     stage.polls(2).await;
     let (policy, tailnet) = (["-n", "network", "tsdp/router"], ["tstn/default"]);
     let before = [

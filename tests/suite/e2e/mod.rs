@@ -17,6 +17,7 @@ mod flapping;
 mod fleets;
 mod from_environment;
 mod git;
+mod glance;
 mod guards;
 mod held;
 mod hostile;

@@ -5,6 +5,7 @@ mod fixtures;
 mod records;
 mod release;
 mod states;
+mod tailnet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
