@@ -26,6 +26,7 @@ mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 mod snapshot;
+mod status;
 mod status_line;
 mod table;
 mod validate;
@@ -129,6 +130,8 @@ Examples:
     /// Serve a simulated Tailscale API.
     #[cfg(feature = "demo")]
     Simulate(simulate::SimulateArgs),
+    /// Show the controller, the tailnets and the policies of a cluster, and whether somebody must act.
+    Status(status::StatusArgs),
     /// Check manifests without a cluster.
     Validate(validate::ValidateArgs),
 }
@@ -218,6 +221,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]
         Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
+        Command::Status(args) => return runtime()?.block_on(status::run(args)),
         Command::Validate(args) => return runtime()?.block_on(validate::run(&args)),
     }
     Ok(ExitCode::SUCCESS)

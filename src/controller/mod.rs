@@ -47,7 +47,8 @@ pub(crate) use tailnets::policy_input::policy_input;
 /// The default namespace outside of a pod.
 pub const DEFAULT_NAMESPACE: &str = "tsdp-system";
 /// The name of the lease.
-const LEASE: &str = "tsdp";
+/// The name of the lease of the leader.
+pub(crate) const LEASE: &str = "tsdp";
 /// How long the requests in flight may take to end, below the 30 s that Kubernetes gives a pod.
 const DRAIN: Duration = Duration::from_secs(25);
 

@@ -12,7 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::event::{Event, normal, warning};
 use crate::{
-    api::{Reason, conditions::READY},
+    api::{
+        Reason,
+        conditions::{READY, needs_person},
+    },
     tailnet::{PolicyReport, State},
 };
 
@@ -24,14 +27,6 @@ const OF_TAILNET: [Reason; 6] = [
     Reason::ApiUnreachable,
     Reason::RateLimited,
     Reason::TailnetUnavailable,
-];
-
-/// Reasons of `Ready=False` that time or another change resolves, without a person.
-const IN_PROGRESS: [Reason; 4] = [
-    Reason::Clearing,
-    Reason::RateLimited,
-    Reason::DependencyNotReady,
-    Reason::AttributesUnread,
 ];
 
 /// The reasons whose Event comes with the plan that is held, and its command.
@@ -119,10 +114,7 @@ fn is_one_of(reasons: &[Reason], reason: &str) -> bool {
 
 fn event(ready: &Condition) -> Event {
     // A selector without a device is legitimate, but most often a mistake that nothing else shows.
-    let must_act = match ready.status.as_str() {
-        "False" => !is_one_of(&IN_PROGRESS, &ready.reason),
-        _ => ready.reason == Reason::NoDevices.as_str(),
-    };
+    let must_act = needs_person(ready) || ready.reason == Reason::NoDevices.as_str();
     let new = if must_act { warning } else { normal };
     new(&ready.reason, "Reconcile", &ready.message).of_state()
 }

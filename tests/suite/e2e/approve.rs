@@ -197,3 +197,41 @@ async fn an_approval_that_nothing_waits_for_needs_a_yes(stage: &Stage) {
     assert_eq!(code, 0, "{error}");
     assert_eq!(annotation().await, "node:nTwinbCNTRL,node:nTwinaCNTRL");
 }
+
+#[tokio::test]
+async fn the_page_about_the_cluster_says_who_leads_and_whether_somebody_must_act() {
+    let stage = Stage::new().await;
+    let (code, page, _) = shell(&stage, "kubectl tsdp status").await;
+    assert_eq!(code, 3, "{page}");
+    assert!(
+        page.contains("- No controller leads. Check that one runs.\n"),
+        "{page}"
+    );
+    let _controller = stage.controller().await;
+    stage
+        .policy("nas", "{device: {hostname: nas}, keyExpiry: Disabled}")
+        .await;
+    stage.policy_reason("nas", "InSync").await;
+    let (code, page, error) = shell(&stage, "kubectl tsdp status").await;
+    assert_eq!(code, 0, "{page}{error}");
+    for part in [
+        "All is well.\n",
+        "lease renewed ",
+        "1         InSync  network/nas\n",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let approve = "{device: {hostname: nas}, enabledRoutes: [10.9.0.0/16], enforcement: Approve}";
+    stage.policy("nas", approve).await;
+    stage.held_plan("nas", "").await;
+    let (code, page, _) = shell(&stage, "kubectl tsdp status").await;
+    assert_eq!(code, 3, "{page}");
+    let held = "network/nas holds 1 change on 1 device, 1 disruptive:\n  kubectl tsdp approve nas -n network\n";
+    assert!(page.contains(held), "{page}");
+    let (code, json, _) = shell(&stage, "kubectl tsdp status -o json").await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["mustAct"]), (3, &json!(true)));
+    assert_eq!(json["tailnets"][0]["devices"], 8);
+    let (code, _, error) = shell(&stage, "tsdp status --context nowhere").await;
+    assert_eq!(code, 1, "{error}");
+}
