@@ -7,6 +7,7 @@
 
 mod diagnostic;
 mod document;
+mod go_yaml;
 mod input;
 mod loaded;
 mod objects;

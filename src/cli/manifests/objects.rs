@@ -64,7 +64,7 @@ impl<'n> Reading<'n> {
         let text = |field: &str| root.get(field).and_then(Node::text).unwrap_or_default();
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         // A list of any kind: kubectl sends its items one by one.
-        if kind.ends_with("List") && root.get("items").is_some_and(|it| it.items().is_some()) {
+        if is_list(&root) {
             self.list(source, &root, &version, &kind);
             return;
         }
@@ -134,6 +134,17 @@ impl<'n> Reading<'n> {
         let of = kind.strip_suffix("List").filter(|of| !of.is_empty());
         for item in items.unwrap_or_default() {
             let mut item = item.clone();
+            if is_list(&item) {
+                let place = Place {
+                    source: Arc::clone(source),
+                    span: item.span,
+                };
+                let message =
+                    "kubectl does not read a list within a list. Write its items in the outer list";
+                let diagnostic = Diagnostic::error(Code::UnknownKind, place, message);
+                self.diagnostics.push(diagnostic);
+                continue;
+            }
             if let (Some(of), Data::Map(entries)) = (of, &mut item.data) {
                 // The place of the item, as its file does not have these keys.
                 let key_span = item.span;
@@ -265,6 +276,12 @@ impl<'n> Reading<'n> {
     }
 }
 
+fn is_list(node: &Node) -> bool {
+    let kind = node.get("kind").and_then(Node::text);
+    let has_items = node.get("items").is_some_and(|it| it.items().is_some());
+    has_items && kind.is_some_and(|kind| kind.ends_with("List"))
+}
+
 /// Why a document is no object of any kind. kubectl refuses it too.
 fn no_object(source: &Source, root: &Node, version: &str, kind: &str) -> Option<String> {
     let message = match &root.data {
@@ -350,7 +367,7 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
     };
     let mut roots = Vec::new();
     for document in documents {
-        match yaml::read(document.text, document.start) {
+        match yaml::read(&document) {
             Ok(read) => {
                 for YamlError { span, message } in read.diagnostics {
                     add(Code::DuplicateKey, span, message);

@@ -55,7 +55,8 @@ pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
         return Ok(Data::Text(text.to_owned()));
     };
     let data = match tag {
-        "str" => return Ok(Data::Text(text.to_owned())),
+        // go-yaml knows it only in front of a key.
+        "str" | "merge" => return Ok(Data::Text(text.to_owned())),
         "bool" | "int" | "float" | "null" => plain(text)?,
         _ => return Err(ScalarError::UnknownTag),
     };

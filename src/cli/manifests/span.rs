@@ -47,6 +47,21 @@ pub struct Position {
 impl Position {
     /// The start of a text.
     pub const START: Self = Self { line: 1, column: 1 };
+
+    /// The position after a text that starts here.
+    #[must_use]
+    pub fn after(self, text: &str) -> Self {
+        match text.rfind('\n') {
+            Some(end) => Self {
+                line: self.line + text.matches('\n').count(),
+                column: text[end + 1..].chars().count() + 1,
+            },
+            None => Self {
+                column: self.column + text.chars().count(),
+                ..self
+            },
+        }
+    }
 }
 
 /// A part of a text. `end` is exclusive.

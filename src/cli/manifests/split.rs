@@ -12,6 +12,8 @@ pub struct Document<'t> {
     pub text: &'t str,
     /// Its start in the file.
     pub start: Position,
+    /// Whether kubectl reads it as JSON. Else a text of JSON too is YAML.
+    pub is_json: bool,
 }
 
 /// A separator line with content that kubectl refuses.
@@ -46,28 +48,19 @@ struct Found<'t> {
 }
 
 impl Found<'_> {
-    fn push(&mut self, start: usize, end: usize) {
+    fn push(&mut self, start: usize, end: usize, is_json: bool) {
         let start_position = self.position(start);
         self.documents.push(Document {
             text: &self.text[start..end],
             start: start_position,
+            is_json,
         });
     }
 
     /// The position of an offset that is not before the last one. Counts from the last one: counting from the
     /// start would take as long as all documents before, for each of them.
     fn position(&mut self, offset: usize) -> Position {
-        let passed = &self.text[self.at..offset];
-        self.position = match passed.rfind('\n') {
-            Some(end) => Position {
-                line: self.position.line + passed.matches('\n').count(),
-                column: passed[end + 1..].chars().count() + 1,
-            },
-            None => Position {
-                column: self.position.column + passed.chars().count(),
-                ..self.position
-            },
-        };
+        self.position = self.position.after(&self.text[self.at..offset]);
         self.at = offset;
         self.position
     }
@@ -90,7 +83,7 @@ fn json_objects(text: &str, found: &mut Found<'_>) -> usize {
         // The offset of the deserializer includes the blanks before the object.
         let start = skipped + end + (object.len() - object.trim_start().len());
         end = objects.byte_offset();
-        found.push(start, skipped + end);
+        found.push(start, skipped + end, true);
     }
     skipped + end
 }
@@ -115,14 +108,14 @@ fn yaml_documents(text: &str, from: usize, found: &mut Found<'_>) -> Result<(), 
                 });
             }
             if !is_empty(start, at) {
-                found.push(start, at);
+                found.push(start, at, false);
             }
             start = at + line.len();
         }
         at += line.len();
     }
     if !is_empty(start, text.len()) {
-        found.push(start, text.len());
+        found.push(start, text.len(), false);
     }
     Ok(())
 }

@@ -8,8 +8,10 @@ use std::{borrow::Cow, collections::HashMap};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag, options};
 
 use super::{
+    go_yaml::{self, Adapted, Tabs},
     scalar::{self, ScalarError},
     span::{Position, Span},
+    split::Document,
     tree::{Data, Entry, Node},
 };
 
@@ -35,13 +37,23 @@ pub struct Read {
     pub diagnostics: Vec<YamlError>,
 }
 
-/// Parses one document, which starts at `first` in its file.
-pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
+/// Parses one document.
+pub fn read(document: &Document<'_>) -> Result<Read, YamlError> {
+    let first = document.start;
+    let adapted = if document.is_json {
+        Adapted::json(document.text)
+    } else {
+        refuse_characters(document)?;
+        Adapted::yaml(document.text)
+    };
     let mut options = options! {};
     // Comments would only be events to skip.
     options.set_emit_comments(false);
     let mut builder = Builder {
-        events: Parser::new_from_str_with_options(text, options),
+        events: Parser::new_from_str_with_options(&adapted.text, options),
+        tabs: Tabs::new(if document.is_json { "" } else { &adapted.text }),
+        is_json: document.is_json,
+        adapted: &adapted,
         first,
         anchors: HashMap::new(),
         nodes: 0,
@@ -54,8 +66,20 @@ pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
     })
 }
 
+fn refuse_characters(document: &Document<'_>) -> Result<(), YamlError> {
+    let Some((at, message)) = go_yaml::forbidden(document.text) else {
+        return Ok(());
+    };
+    let position = document.start.after(&document.text[..at]);
+    Err(diagnostic(Span::at(position), &message))
+}
+
 struct Builder<'t> {
     events: Parser<'t, StrInput<'t>>,
+    tabs: Tabs<'t>,
+    is_json: bool,
+    /// The text that the parser gets, and where its lines are in the file.
+    adapted: &'t Adapted<'t>,
     /// The start of the text in its file.
     first: Position,
     /// The nodes with an anchor. `None` while the node is being read, to find an alias within itself.
@@ -93,10 +117,22 @@ impl<'t> Builder<'t> {
     fn next(&mut self) -> Result<Spanned<'t>, YamlError> {
         match self.events.next_event() {
             Some(Ok((event, span))) => {
+                if let Some((line, column)) = self.tabs.refused(&event, &span) {
+                    let message = "kubectl does not accept this tab: the line has nothing else, or only a comment. \
+                                   Remove it";
+                    return Err(diagnostic(Span::at(self.place(line, column)), message));
+                }
+                let range = span.byte_range();
                 let span = Span {
                     start: self.position(&span.start),
                     end: self.position(&span.end),
                 };
+                let is_quoted = matches!(event, Event::Scalar(_, ScalarStyle::DoubleQuoted, ..));
+                let quoted = range.filter(|_| is_quoted && !self.is_json);
+                let quoted = quoted.and_then(|range| self.adapted.text.get(range));
+                if let Some(message) = quoted.and_then(go_yaml::escape_of_json) {
+                    return Err(diagnostic(span, message));
+                }
                 Ok((event, span))
             }
             Some(Err(error)) => Err(self.syntax(&error)),
@@ -106,15 +142,20 @@ impl<'t> Builder<'t> {
     }
 
     fn position(&self, marker: &Marker) -> Position {
-        let column = marker.col() + 1;
+        // The parser counts lines from 1 and columns from 0.
+        self.place(marker.line() - 1, marker.col())
+    }
+
+    /// The position in the file. Line and column are those of the parser's text, from 0.
+    fn place(&self, line: usize, column: usize) -> Position {
+        let (line, column) = self.adapted.place(line, column);
         Position {
-            // The parser counts lines from 1 and columns from 0.
-            line: self.first.line + marker.line() - 1,
+            line: self.first.line + line,
             // Only the first line is shifted: a document can begin in the middle of one.
-            column: if marker.line() == 1 {
-                self.first.column + column - 1
+            column: if line == 0 {
+                self.first.column + column
             } else {
-                column
+                column + 1
             },
         }
     }
@@ -184,9 +225,7 @@ impl<'t> Builder<'t> {
             if event == Event::MappingEnd {
                 return Ok(entries.list);
             }
-            // With quotes it is an ordinary key.
-            let merges =
-                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
+            let merges = is_merge(&event);
             let key = self.node((event, span))?;
             let after_key = self.next()?;
             let value = self.node(after_key)?;
@@ -252,6 +291,22 @@ fn scalar_data(
         None if style == ScalarStyle::Plain => scalar::plain(text),
         None => Ok(Data::Text(text.to_owned())),
     }
+}
+
+/// Whether a key is `<<`: without quotes or with a tag that says so, as with quotes it is an ordinary key.
+fn is_merge(key: &Event<'_>) -> bool {
+    let Event::Scalar(text, style, _, tag) = key else {
+        return false;
+    };
+    let means_it = match tag {
+        Some(tag) => {
+            let own = tag.suffix_in_namespace("tag:yaml.org,2002:");
+            own.as_deref() == Some("merge")
+                || (tag.parts() == ("", "!") && *style == ScalarStyle::Plain)
+        }
+        None => *style == ScalarStyle::Plain,
+    };
+    text == "<<" && means_it
 }
 
 /// kubectl converts keys of other types to strings.

@@ -11,6 +11,7 @@ mod copied;
 mod devices;
 mod export;
 mod help;
+mod mutations;
 mod plan;
 mod recorded;
 mod shell;

@@ -39,6 +39,23 @@ async fn values_are_read_as_kubectl_reads_them() {
         "1\n--- # more\n---\n# nothing\n---\n{kind: Any, apiVersion: v1, metadata: {name: b}, field: on}",
         "\n- a\n-   b\n-\n  - c",
         "{a: {}, b: [], 'c': \"\", ? d : e}",
+        "{a: &a {x: 1}, b: {!!merge <<: *a}, c: {!!merge \"<<\": *a}, d: {! <<: *a}}",
+        "{a: &a {x: 1}, b: {!!str <<: *a}, c: {!own <<: *a}, d: {!!merge x: *a}, e: !!merge a, f: <<}",
+        // The break of a line in YAML 1.1.
+        "\"a\u{85}b\"",
+        "'a\u{85}\u{85}b'",
+        "|\n  a\u{85}  b",
+        "1 # x\u{85}other: 2",
+        "\"a\u{feff}b\"",
+        // Tabs.
+        "1\n \t",
+        "1\t",
+        "\t1",
+        "[1,\n\t2]",
+        "\"a\n\tb\"",
+        "1\n  \t# c",
+        "\n  a: 1\n   \t\n  b: 2",
+        "|\n  a\n  \t\n  b",
     ];
     for field in written {
         let text = format!("{HEAD}field: {field}\n");
@@ -77,6 +94,8 @@ async fn json_is_read_as_kubectl_reads_it() {
     compare(&kubectl, &format!("{object:#}\n{object}{object}"));
     compare(&kubectl, &format!("{object}\n---\n{HEAD}field: 0777\n"));
     compare(&kubectl, &object.to_string().replace('{', "{\n\t"));
+    let escapes = r#""\/ \u00e9 \ud83d\ude00 \ud83d \\ud83d \ude00\ud83d""#;
+    compare(&kubectl, &object.to_string().replace("true", escapes));
     compare(
         &kubectl,
         "{apiVersion: v1, kind: Any, metadata: {name: any}, field: [on]}\n",
@@ -108,6 +127,33 @@ async fn yaml_that_kubectl_cannot_read_is_refused() {
         "field: 1\n--- other: 2",
         "field: \"\\z\"",
         "field: 1\n other: 2",
+        // A tab at the start of a line that has nothing else, or only a comment.
+        "field: 1\n\t",
+        "field: 1\n\t\nother: 2",
+        "field: 1\n\t# c",
+        "field: 1 # c\n\t",
+        "field:\n- a\n\t",
+        "field:\n  a: 1\n \t\n  b: 2",
+        "field:\n  a: 1\n  \t\n  b: 2",
+        "field: \"1\"\n \t",
+        "field: [1]\n\t",
+        "field: [1]\n \t",
+        "field: [1\n\t,2]",
+        "field:\n  \t\n  a: 1",
+        "field: a\n\t\n  b",
+        "field: |\n  a\n\t\n  b",
+        "field: |\n  a\n \t\n  b",
+        // What only JSON or YAML 1.2 has.
+        "field: \"a\\/b\"",
+        "field: \"\\ud83d\\ude00\"",
+        "field: 1\n---\n{\"field\": \"a\\/b\"}",
+        // Characters.
+        "field: a\u{85}b",
+        "field: \"a\u{7f}b\"",
+        "field: \"a\u{90}b\"",
+        "field: \"a\u{1}b\"",
+        "field: \"a\u{fffe}b\"",
+        "# \u{7f}",
     ] {
         let text = format!("{HEAD}{text}\n");
         assert!(
@@ -128,6 +174,10 @@ async fn mistakes_that_kubectl_silently_accepts_are_refused() {
             "kubectl does not read anything after ...",
         ),
         ("field: !!binary aGk=", "tsdp does not read this tag"),
+        (
+            "field: \"a\u{2028}b\"",
+            "found the character U+2028, which kubectl reads as the end of a line",
+        ),
     ] {
         let text = format!("{HEAD}{text}\n");
         read_by_kubectl(&kubectl, &text).unwrap();

@@ -131,7 +131,8 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
                 );
                 diagnostics.push((field, message));
             }
-            Data::Text(_) => {}
+            // The API server takes null for the empty string.
+            Data::Text(_) | Data::Null => {}
             _ => {
                 let found = found("string", &entry.value);
                 diagnostics.push((field, format!("expected a string, found {found}")));
