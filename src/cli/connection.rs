@@ -7,7 +7,7 @@
     reason = "`--help` shows the comments verbatim"
 )]
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures::future::{BoxFuture, FutureExt as _, ready};
@@ -36,7 +36,8 @@ pub(super) struct ConnectionArgs {
     /// The ID of an OAuth client or of a federated identity [default: TAILSCALE_OAUTH_CLIENT_ID].
     #[arg(long, value_name = "ID")]
     oauth_client_id: Option<String>,
-    /// The maximum number of requests to the API per second.
+    /// The maximum number of requests to the API per second. Tailscale publishes no limit and answers 429 when
+    /// it is reached, which tsdp waits out. The default leaves room for the controller and for other programs.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
     requests_per_second: f64,
 }
@@ -250,6 +251,16 @@ impl ConnectionArgs {
     /// The maximum number of requests per second.
     pub fn rate(&self) -> f64 {
         self.requests_per_second
+    }
+
+    /// How long this many requests take at least.
+    pub fn time_of(&self, requests: usize) -> Duration {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a tailnet needs fewer requests than a float can count"
+        )]
+        let seconds = requests as f64 / self.requests_per_second;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     fn budget(&self) -> Result<Budget, ConnectionError> {

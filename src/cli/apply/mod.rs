@@ -6,7 +6,7 @@ mod approvals;
 mod outcome;
 mod progress;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::sync::mpsc;
@@ -24,14 +24,14 @@ use super::{
     table::Style,
 };
 use crate::{
-    model::{ChangeLimit, counted},
-    plan::{Changes, Deletion, Difference, PolicyInput},
+    model::{ChangeLimit, ListSetting, NodeId, counted},
+    plan::{Changes, Deletion, Difference, Field, PolicyInput},
     tailnet::{ApprovedPlan, Engine, Input, Message, Settings, Term, drive},
     tailscale::Client,
 };
 use approvals::Named;
 use outcome::Outcome;
-use progress::Progress;
+use progress::{Progress, about};
 
 /// The policies to apply, and the approvals for them.
 #[derive(Debug, Args)]
@@ -116,7 +116,8 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
             (false, _) => ExitCode::from(CHANGES),
         });
     }
-    if !args.yes && !approved(totals.changes, totals.changed_devices)? {
+    let time = args.connection.time_of(requests(&plan_run));
+    if !args.yes && !approved(totals.changes, totals.changed_devices, time)? {
         eprintln!("Nothing was sent.");
         return Ok(ExitCode::from(CHANGES));
     }
@@ -139,9 +140,14 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
 }
 
 /// Asks on the terminal whether to make the changes. Without a terminal only `--yes` agrees.
-fn approved(changes: usize, devices: usize) -> Result<bool, AnyError> {
+fn approved(changes: usize, devices: usize, time: Duration) -> Result<bool, AnyError> {
+    // A short run needs no patience, and its time depends on more than the budget.
+    let time = match time.as_secs() {
+        ..10 => String::new(),
+        _ => format!(" This takes about {}.", about(time)),
+    };
     let question = format!(
-        "Make {} on {}?",
+        "Make {} on {}?{time}",
         match changes {
             1 => "this change".to_owned(),
             many => format!("these {many} changes"),
@@ -346,6 +352,25 @@ fn release_no_device(policies: &mut [PolicyInput]) {
             Arc::make_mut(policy).deletion = Deletion::Retain;
         }
     }
+}
+
+/// The number of requests that the changes need, without repetitions.
+fn requests(plan_run: &PlanRun) -> usize {
+    let mut calls: BTreeSet<(&NodeId, Field)> = BTreeSet::new();
+    for difference in sendable(plan_run) {
+        let field = match difference.change.field() {
+            // One request carries all routes.
+            Field::List(ListSetting::ExitNode) => Field::List(ListSetting::EnabledRoutes),
+            field => field,
+        };
+        calls.insert((&difference.node, field));
+    }
+    // An attribute is read before it is written.
+    let attributes = calls
+        .iter()
+        .filter(|(_, field)| matches!(field, Field::Attribute(_)));
+    let reads: BTreeSet<&NodeId> = attributes.map(|(node, _)| *node).collect();
+    calls.len() + reads.len()
 }
 
 /// The changes to send: those that nothing holds.

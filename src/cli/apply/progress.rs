@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ pub(super) struct Progress {
     /// Cancelled when the reader of stdout is gone.
     stop: CancellationToken,
     seen: Mutex<Seen>,
+    started: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl Progress {
             bar: StatusLine::new(),
             stop,
             seen: Mutex::default(),
+            started: Instant::now(),
         };
         // At once, so that a slow first request does not look like a hang.
         progress.draw(&progress.lock());
@@ -107,8 +110,9 @@ impl Progress {
             0 => String::new(),
             many => format!(", {many} failing"),
         };
+        let pace = pace(done, self.total, self.started.elapsed());
         self.bar.draw(&format!(
-            "[{bar}] {done} of {} changes{failures}",
+            "[{bar}] {done} of {} changes{failures}{pace}",
             self.total
         ));
     }
@@ -151,5 +155,45 @@ impl Reporter for Progress {
             | Notification::Flapping { .. }
             | Notification::SignedIn { .. } => {}
         }
+    }
+}
+
+/// `, 4.8 per second, about 13 s left`
+fn pace(done: usize, total: usize, elapsed: Duration) -> String {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a tailnet has fewer changes than a float can count"
+    )]
+    let (done, left) = (done as f64, total.saturating_sub(done) as f64);
+    let rate = done / elapsed.as_secs_f64();
+    // The first few say nothing: a burst of them goes at once.
+    if elapsed < Duration::from_secs(3) || done < 1.0 || left < 1.0 {
+        return String::new();
+    }
+    let left = Duration::from_secs_f64(left / rate);
+    format!(", {rate:.1} per second, about {} left", about(left))
+}
+
+/// `40 s`, `3 min`, `2 h`
+pub(super) fn about(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..100 => format!("{} s", seconds.max(1)),
+        seconds @ ..6000 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_shown_once_it_means_something() {
+        let after = |seconds| pace(40, 100, Duration::from_secs(seconds));
+        assert_eq!(after(2), "");
+        assert_eq!(after(10), ", 4.0 per second, about 15 s left");
+        assert_eq!(after(200), ", 0.2 per second, about 5 min left");
+        assert_eq!(pace(100, 100, Duration::from_secs(9)), "");
+        assert_eq!(pace(0, 100, Duration::from_secs(9)), "");
     }
 }

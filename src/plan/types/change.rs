@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::{Hold, ListChange, PolicyKey};
 use crate::model::{
-    AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, ReportedAttribute, Setting,
-    SettingValue,
+    AttributeKey, Attributes, DesiredAttribute, Device, DeviceField, ListSetting, NodeId,
+    PolicyField, ReportedAttribute, Setting, SettingValue,
 };
 
 /// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.
@@ -165,6 +165,27 @@ impl Change {
             }
             // An action leaves no value that someone could change back.
             _ => false,
+        }
+    }
+
+    /// Whether a device is as the change makes it; `None` if that is unknown. `attributes` are `None` if they were
+    /// not read.
+    #[must_use]
+    pub fn is_made_in(&self, device: &Device, attributes: Option<&Attributes>) -> Option<bool> {
+        match self {
+            Self::Setting { after, .. } => {
+                let now = after.setting().of(device)?;
+                Some(now == *after)
+            }
+            Self::List(ListChange::Tags { .. }) if device.is_unknown(DeviceField::Tags) => None,
+            Self::List(change) => Some(change.is_made_in(&change.setting().of(device)?)),
+            Self::Attribute { key, after, .. } => match (after, attributes?.get(key)) {
+                (_, Some(reported)) if reported.is_unknown() => None,
+                (Some(desired), Some(reported)) => Some(desired.is_met_by(reported)),
+                (None, None) => Some(true),
+                (Some(_), None) | (None, Some(_)) => Some(false),
+            },
+            Self::ExpireKey { .. } | Self::Delete { .. } | Self::NotCompared { .. } => None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! A change of a setting that is entries of a list.
 
+use std::collections::BTreeSet;
+
 use crate::model::{ListSetting, ListValue, RouteSet, TagSet};
 
 /// The observed and the desired entries of one setting.
@@ -46,6 +48,26 @@ impl ListChange {
             Self::Tags { before, .. } => ListValue::Tags(before.clone()),
             Self::EnabledRoutes { before, .. } => ListValue::EnabledRoutes(before.clone()),
             Self::ExitNode { before, .. } => ListValue::ExitNode(before.clone()),
+        }
+    }
+
+    /// Whether entries are as the change makes them: with all that it adds, and with none that it removes. Other
+    /// entries can belong to others.
+    #[must_use]
+    pub fn is_made_in(&self, now: &ListValue) -> bool {
+        fn is_made<T: Ord>(before: &BTreeSet<T>, after: &BTreeSet<T>, now: &BTreeSet<T>) -> bool {
+            after.difference(before).all(|added| now.contains(added))
+                && before
+                    .difference(after)
+                    .all(|removed| !now.contains(removed))
+        }
+        match (self, now) {
+            (Self::Tags { before, after }, ListValue::Tags(now)) => is_made(before, after, now),
+            (Self::EnabledRoutes { before, after }, ListValue::EnabledRoutes(now))
+            | (Self::ExitNode { before, after }, ListValue::ExitNode(now)) => {
+                is_made(before, after, now)
+            }
+            _ => false,
         }
     }
 

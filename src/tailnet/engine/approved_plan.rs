@@ -2,10 +2,14 @@
 //! [`crate::tailnet::approved_plan`].
 
 use super::Engine;
-use crate::tailnet::{
-    Failure, Settings,
-    approved_plan::{ApprovedPlan, RemainingChange},
-    gate::Gate,
+use crate::{
+    plan::Difference,
+    tailnet::{
+        Failure, Settings,
+        approved_plan::{ApprovedPlan, RemainingChange},
+        device_state::DeviceState,
+        gate::Gate,
+    },
 };
 
 impl Engine {
@@ -49,10 +53,16 @@ impl Engine {
         self.observed.polling().gave_up()
     }
 
-    /// Whether the list of devices has been read.
+    /// Whether a read since the start shows that a change is made already.
     #[must_use]
-    pub fn has_read(&self) -> bool {
-        self.observed.lists() > 0
+    pub fn has_seen_made(&self, difference: &Difference) -> bool {
+        let Some(device) = self.observed.index().get(&difference.node) else {
+            return false;
+        };
+        let attributes = self.devices.get(&difference.node);
+        let attributes = attributes.and_then(DeviceState::attributes);
+        // Without a list there is no device. What was not read since is unknown, and no reason to call it in sync.
+        difference.change.is_made_in(device, attributes) == Some(true)
     }
 
     /// The differences that remain, by device, except those of policies that do not act.

@@ -304,11 +304,11 @@ async fn a_device_that_cannot_be_read_stops_no_other_and_is_named() {
     );
     assert!(
         ran.err.contains(&format!(
-            "Failed:\n  {hostname}: GET /device/{node}/attributes"
+            "Not read:\n  {hostname}: GET /device/{node}/attributes"
         )),
         "{}",
         ran.err
     );
     let out = ran.with_code(1);
-    assert!(out.ends_with("\n74 changes made, 1 failed.\n"), "{out}");
+    assert!(out.ends_with("\n74 changes made, 1 not read.\n"), "{out}");
 }
