@@ -80,7 +80,7 @@ async fn what_the_tailnet_does_not_have_is_a_warning() {
     let ran = tailnet.run(&ONLINE).await;
     insta::assert_snapshot!(ran.err, @"valid, with 5 warnings (5 objects in 2 files)");
     insta::assert_snapshot!(ran.ok(), @r#"
-warning[no-device]: no device has the hostname fra-ruter
+warning[no-device]: no device has the hostname fra-ruter; did you mean fra-router?
  --> policies.yaml:4:27
   |
 4 | spec: {device: {hostname: fra-ruter}, authorized: true}

@@ -249,7 +249,9 @@ impl EngineInputs {
                 self.last_list = self.devices.keys().cloned().collect();
                 self.seen.extend(self.last_list.iter().cloned());
                 self.unverified_tags.clear();
-                self.gone.retain(|id| !self.last_list.contains(id));
+                // A device that is shared in is none of the tailnet's own, and stays gone.
+                let own = |id: &NodeId| self.devices.get(id).is_some_and(|it| !it.external);
+                self.gone.retain(|id| !own(id));
             }
             Ok(Answer::Device(device)) => {
                 let id = device.node_id.clone();
