@@ -19,6 +19,7 @@ use crate::{
     model::Refused,
     tailscale::{
         self, Budget, Client, Credential, IdentitySource, NoIdentity, Settings, SetupError,
+        Timeouts,
     },
 };
 
@@ -40,11 +41,17 @@ pub(super) struct ConnectionArgs {
     /// it is reached, which tsdp waits out. The default leaves room for the controller and for other programs.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
     requests_per_second: f64,
+    /// How many seconds to wait for an answer of the API. The list of devices may take twice as long.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
 }
 
 /// The defaults of the controller: Tailscale publishes no limits.
 const DEFAULT_RATE: f64 = 5.0;
 const DEFAULT_BURST: u32 = 20;
+
+/// In seconds.
+const DEFAULT_TIMEOUT: u64 = 30;
 
 /// The paragraph about the credential, for the help of each command with [`ConnectionArgs`].
 pub(super) const CREDENTIAL_HELP: &str = "\
@@ -156,6 +163,7 @@ impl Environment {
         Ok(Connection {
             settings: Settings {
                 budget: flags.budget()?,
+                timeouts: flags.timeouts(),
                 // `-` is the API's name for the tailnet of the credential.
                 ..Settings::new(base_url, tailnet.unwrap_or_else(|| "-".to_owned()))
             },
@@ -228,6 +236,7 @@ impl Default for ConnectionArgs {
             base_url: None,
             oauth_client_id: None,
             requests_per_second: DEFAULT_RATE,
+            timeout: DEFAULT_TIMEOUT,
         }
     }
 }
@@ -261,6 +270,16 @@ impl ConnectionArgs {
         )]
         let seconds = requests as f64 / self.requests_per_second;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let request = Duration::from_secs(self.timeout);
+        let default = Timeouts::default();
+        Timeouts {
+            connect: default.connect.min(request),
+            request,
+            list: request * 2,
+        }
     }
 
     fn budget(&self) -> Result<Budget, ConnectionError> {

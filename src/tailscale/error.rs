@@ -222,7 +222,7 @@ impl Kind {
     /// What it means and, if someone can fix it, how.
     fn sentence(self) -> &'static str {
         match self {
-            Self::Unreachable => "no complete answer",
+            Self::Unreachable => "",
             Self::CredentialRejected => {
                 "the credential was rejected; check that it is right, not expired, and not revoked"
             }
@@ -272,7 +272,11 @@ impl fmt::Display for Error {
             }
             (kind, _) => kind.sentence(),
         };
-        write!(f, "{}: {sentence}", self.request)?;
+        f.write_str(&self.request)?;
+        // The message of an unreachable API says it all.
+        if !sentence.is_empty() {
+            write!(f, ": {sentence}")?;
+        }
         // Another text, such as that of tailnet lock, has nothing to do with scopes.
         if self.kind == Kind::Forbidden && lacks_permission(&self.message) {
             write!(f, " (it needs {})", self.endpoint.needs())?;

@@ -20,6 +20,7 @@ mod error;
 mod identity;
 mod invites;
 mod json;
+mod no_answer;
 mod permit;
 mod request;
 mod response;
@@ -98,6 +99,9 @@ pub enum SetupError {
          fragment: write one such as https://api.tailscale.com"
     )]
     BaseUrl,
+    /// The URL has the path that each request adds.
+    #[error("found {0} as the API's URL, expected it without /api/v2, which each request adds")]
+    ApiPath(String),
     /// The tailnet is not valid in a path.
     #[error(
         "'{0}' is not a valid tailnet: write its id or name, or - for the tailnet of the credential"
@@ -137,6 +141,9 @@ impl Client {
             && url.fragment().is_none();
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !bare {
             return Err(SetupError::BaseUrl);
+        }
+        if url.path().trim_end_matches('/').ends_with("/api/v2") {
+            return Err(SetupError::ApiPath(url.to_string()));
         }
         let tailnet = settings.tailnet.clone();
         // URLs drop dot segments, so the request would go to another path of the API.

@@ -10,13 +10,14 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     budget::{Bucket, Haste, Token},
     device_list::ListReader,
     endpoint::Endpoint,
     error::{Error, Kind},
+    no_answer,
     permit::{Permit, PermittedBody},
     request::{Body, Request},
     response::{self, Answer},
@@ -32,6 +33,9 @@ pub(super) struct Transport {
     observer: Option<Observer>,
     stop: CancellationToken,
 }
+
+/// How long a request waits for its answer before the log says so.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a request is sent in total. The caller knows better when to try again after that.
 const MAX_TRIES: u32 = 3;
@@ -50,6 +54,8 @@ impl Transport {
         let http = reqwest::Client::builder()
             .user_agent(settings.user_agent)
             .connect_timeout(settings.timeouts.connect)
+            // A list may take longer as a whole, but not without a byte.
+            .read_timeout(settings.timeouts.request)
             // A redirected POST would become a GET, and the token would go to any host that the redirect
             // names.
             .redirect(redirect::Policy::none())
@@ -102,12 +108,15 @@ impl Transport {
                 return Err(last.unwrap_or_else(|| not_sent(request, STOPPED)));
             };
             tries += 1;
+            let start = Instant::now();
             let error = match self.exchange(request, bearer, token, None).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let soon = error.pause.is_none_or(|pause| pause <= MAX_WAIT);
-            let may_repeat = request.endpoint.is_read() && error.is_transient();
+            // After a wait in vain, another one would only double it.
+            let was_quick = start.elapsed() < self.timeouts.connect;
+            let may_repeat = request.endpoint.is_read() && error.is_transient() && was_quick;
             if tries == MAX_TRIES || !may_repeat || !soon {
                 return Err(error);
             }
@@ -241,14 +250,28 @@ impl Transport {
             ]),
         };
         let secret = bearer.or(request.secret());
-        match builder.send().await {
+        let mut sent = Box::pin(builder.send());
+        let quick = tokio::time::timeout(PATIENCE, &mut sent).await;
+        let sent = match quick {
+            Ok(sent) => sent,
+            Err(_) => {
+                let request = request.title();
+                info!(
+                    request,
+                    "no answer for {} s; still waiting",
+                    PATIENCE.as_secs()
+                );
+                sent.await
+            }
+        };
+        match sent {
             Ok(response) if response.status().is_success() => {
                 accepted(request, response, secret).await
             }
             Ok(response) => Err(rejected(request, response, secret).await),
             // hyper reports a refused permit as a broken body, which is no failure of the network.
             Err(_) if permit.is_some_and(Permit::is_revoked) => Err(not_sent(request, REVOKED)),
-            Err(error) => Err(no_answer(request, error)),
+            Err(error) => Err(unanswered(request, &error, self.timeouts.request)),
         }
     }
 }
@@ -302,7 +325,7 @@ async fn with_body(
             answer.body.clear();
             Err(answer.unexpected("expected at most 1 MiB, found more"))
         }
-        Err(error) if request.endpoint.has_answer() => Err(cut_off(request, answer, error)),
+        Err(error) if request.endpoint.has_answer() => Err(cut_off(request, answer, &error)),
         // A write answers with its status only, but the answer must be the API's.
         _ if !request.endpoint.has_answer() && answer.is_html() => Err(answer.unexpected_body()),
         _ => Ok(answer),
@@ -320,7 +343,7 @@ async fn with_devices(
         let read = match response.chunk().await {
             Ok(Some(chunk)) => list.read(&chunk),
             Ok(None) => break,
-            Err(error) => return Err(cut_off(request, answer, error)),
+            Err(error) => return Err(cut_off(request, answer, &error)),
         };
         // At once: an endless list would otherwise be received until the timeout.
         if let Err(mismatch) = read {
@@ -338,11 +361,12 @@ async fn with_devices(
     }
 }
 
-fn cut_off(request: &Request, answer: Answer, error: reqwest::Error) -> Error {
+fn cut_off(request: &Request, answer: Answer, error: &reqwest::Error) -> Error {
     Error {
         status: Some(answer.status),
         request_id: answer.request_id,
-        ..no_answer(request, error)
+        unknown_outcome: true,
+        ..unreachable(request, no_answer::cut_off(error))
     }
 }
 
@@ -379,15 +403,22 @@ async fn rejected(
     }
 }
 
-fn no_answer(request: &Request, error: reqwest::Error) -> Error {
+fn unanswered(request: &Request, error: &reqwest::Error, within: Duration) -> Error {
+    Error {
+        // Without a connection, no byte has reached the server.
+        unknown_outcome: !error.is_connect(),
+        ..unreachable(request, no_answer::unanswered(error, within))
+    }
+}
+
+fn unreachable(request: &Request, message: String) -> Error {
     Error {
         endpoint: request.endpoint,
         request: request.title(),
         kind: Kind::Unreachable,
         status: None,
-        // Without a connection, no byte has reached the server.
-        unknown_outcome: !error.is_connect(),
-        message: causes(&error.without_url()),
+        unknown_outcome: false,
+        message,
         request_id: None,
         pause: None,
     }

@@ -39,7 +39,7 @@ pub(in crate::controller) fn unreadable_tailnet(name: &str, error: &str) -> Fail
 /// system's certificates.
 pub(super) fn unusable(place: &str, error: &SetupError) -> Failure {
     match error {
-        SetupError::BaseUrl => failure(
+        SetupError::BaseUrl | SetupError::ApiPath(_) => failure(
             Reason::Invalid,
             format!("spec.apiURL: {error}"),
             Retry::Never,

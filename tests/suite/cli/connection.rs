@@ -1,3 +1,5 @@
+use std::net::TcpListener;
+
 use serde_json::json;
 use tsdp::simulator::{self, Simulator};
 
@@ -94,5 +96,68 @@ async fn a_tailnet_has_any_name_that_the_api_accepts() {
             let listed = ran.with_code(code);
             assert_eq!(listed.contains("\nfra "), code == 0, "{listed}");
         }
+    }
+}
+
+/// A server that takes connections and never answers.
+fn silent() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_connection_is_reported_with_where_it_went_and_why() {
+    let silent = silent();
+    let quiet = format!("http://{}", silent.local_addr().unwrap());
+    let cases = [
+        (
+            "http://127.0.0.1:1",
+            None,
+            "tsdp: GET /tailnet/-/devices: cannot connect to 127.0.0.1:1: connection refused\n",
+        ),
+        (
+            "https://api.example.test",
+            Some("http://amelie:secret@127.0.0.1:1"),
+            "tsdp: GET /tailnet/-/devices: cannot connect to api.example.test:443 through the proxy \
+             http://127.0.0.1:1: connection refused\n",
+        ),
+        (
+            "http://127.0.0.1:1/api/v2/",
+            None,
+            "tsdp: found http://127.0.0.1:1/api/v2/ as the API's URL, expected it without /api/v2, which \
+             each request adds\n",
+        ),
+        (
+            quiet.as_str(),
+            None,
+            "tsdp: GET /tailnet/-/devices: no answer from SERVER within 6 s\n",
+        ),
+    ];
+    for (url, proxy, expected) in cases {
+        let mut command = program();
+        command
+            .args([
+                "devices",
+                "--base-url",
+                url,
+                "--timeout",
+                "6",
+                "--log",
+                "info",
+            ])
+            .env("TAILSCALE_API_KEY", super::tailnet::API_KEY)
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy");
+        match proxy {
+            Some(proxy) => command.env("HTTPS_PROXY", proxy),
+            None => command.env("NO_PROXY", "*"),
+        };
+        let ran: Ran = command.output().await.unwrap().into();
+        let server = silent.local_addr().unwrap().to_string();
+        let reported = ran.err.replace(&server, "SERVER");
+        assert!(reported.ends_with(expected), "{url}: {reported}");
+        // A person must not wonder whether anything happens.
+        let waits = reported.contains("no answer for 5 s; still waiting");
+        assert_eq!(waits, url == quiet, "{reported}");
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
     }
 }
