@@ -256,7 +256,7 @@ impl Transport {
             Ok(sent) => sent,
             Err(_) => {
                 let request = request.title();
-                info!(
+                warn!(
                     request,
                     "no answer for {} s; still waiting",
                     PATIENCE.as_secs()
