@@ -336,6 +336,14 @@ impl EngineInputs {
         })
     }
 
+    /// Whether a policy selects a device as it was last reported.
+    pub fn still_selects(&self, policy: &Policy, id: &NodeId) -> bool {
+        match (&policy.target, self.devices.get(id)) {
+            (Target::Selector(selector), Some(device)) => selector.matches(device),
+            _ => true,
+        }
+    }
+
     pub fn names(&self, id: &NodeId, desired: impl Fn(&Policy) -> bool) -> bool {
         let mut holders = self.holders(id);
         holders.any(|(policy, record)| may_send(policy, record) && desired(policy))
