@@ -1,6 +1,6 @@
 //! Where go-yaml, with which kubectl reads YAML, differs from YAML 1.2.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use granit_parser::{Event, ScalarStyle, Span, StructureStyle};
 
@@ -42,7 +42,7 @@ impl<'t> Adapted<'t> {
         }
     }
 
-    /// A JSON document: its escapes of surrogates are not valid in YAML.
+    /// A JSON document: the parser does not accept half a pair of surrogates.
     pub fn json(text: &'t str) -> Self {
         Self {
             text: without_surrogates(text).map_or(Cow::Borrowed(text), Cow::Owned),
@@ -57,7 +57,7 @@ impl<'t> Adapted<'t> {
     }
 }
 
-/// Writes pairs of surrogates as the character that they mean, and others as kubectl does: U+FFFD.
+/// Writes a surrogate without its pair as kubectl does: U+FFFD.
 fn without_surrogates(json: &str) -> Option<String> {
     let mut rest = json;
     let mut text = String::new();
@@ -70,13 +70,14 @@ fn without_surrogates(json: &str) -> Option<String> {
         let units = first.into_iter().chain(second);
         let letter = char::decode_utf16(units).next();
         let length = if let (Some(0xd800..=0xdfff), Some(letter)) = (first, letter) {
-            has_any = true;
-            let letter = letter.unwrap_or(char::REPLACEMENT_CHARACTER);
-            let _ = write!(text, "\\U{:08x}", u32::from(letter));
-            if letter == char::REPLACEMENT_CHARACTER {
-                6
-            } else {
+            if letter.is_ok() {
+                // The parser knows pairs. They stay as they are, so that the columns after them do too.
+                text += &escape[..12];
                 12
+            } else {
+                has_any = true;
+                text += "\\ufffd";
+                6
             }
         } else {
             // Two, as the second one may be a backslash: of `\\ud83d` nothing is a surrogate.
