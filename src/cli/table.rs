@@ -92,8 +92,10 @@ pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     match (&difference.hold, impact) {
-        // The hold alone: a change that is not sent disrupts nothing.
-        (Some(hold), _) => format!("held: {hold}"),
+        // Its words are those of the disruption.
+        (Some(hold @ Hold::Disruption(_)), _) | (Some(hold), None) => format!("held: {hold}"),
+        // Whoever approves it must know.
+        (Some(hold), Some(impact)) => format!("held: {hold}; disruptive: {impact}"),
         (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
         (None, None) => format!("{} by {owners}", difference.why),
     }

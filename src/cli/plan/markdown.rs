@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::view::{ChangeView, ReleasedView, View};
-use crate::cli::output::printable;
+use crate::{cli::output::printable, plan::Hold};
 
 /// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
 /// plan.
@@ -45,6 +45,9 @@ pub(super) fn render(view: &View<'_>) -> String {
 /// The row of a change.
 fn change(change: &ChangeView<'_>) -> String {
     let why = match (&change.held, &change.disruptive) {
+        (Some(held), Some(lost)) if !is_held_for_disruption(change) => {
+            format!("**held**: {}; **disruptive**: {}", prose(held), prose(lost))
+        }
         (Some(held), _) => format!("**held**: {}", prose(held)),
         (None, Some(lost)) => format!(
             "{} by {}; **disruptive**: {}",
@@ -61,6 +64,11 @@ fn change(change: &ChangeView<'_>) -> String {
         code(&change.before),
         code(&change.after),
     )
+}
+
+/// Whether the reason of the hold says what the change disrupts.
+fn is_held_for_disruption(change: &ChangeView<'_>) -> bool {
+    matches!(change.difference.hold, Some(Hold::Disruption(_)))
 }
 
 /// The row of a setting that stays.

@@ -100,6 +100,8 @@ pub(in crate::cli) struct Totals {
     pub disruptive: usize,
     /// Held changes.
     pub held: usize,
+    /// Those of `held` that can cut a device off.
+    pub held_disruptive: usize,
     /// Policies that the tailnet does not allow.
     pub refused: usize,
     /// Changes of policies that only observe or are suspended.
@@ -145,7 +147,10 @@ impl<'a> View<'a> {
                 }
                 // Not among the held ones, as no approval lets them through.
                 Some(Hold::Suspended(_) | Hold::Observed) => totals.only_shown += 1,
-                Some(_) => totals.held += 1,
+                Some(_) => {
+                    totals.held += 1;
+                    totals.held_disruptive += usize::from(change.impact.is_some());
+                }
             }
         }
         Self {
@@ -251,6 +256,9 @@ impl fmt::Display for Totals {
         }
         if self.held > 0 {
             write!(f, ", {} held", self.held)?;
+        }
+        if self.held_disruptive > 0 {
+            write!(f, " ({} disruptive)", self.held_disruptive)?;
         }
         if self.refused > 0 {
             write!(f, ", {} not allowed", counted(self.refused, "policy"))?;

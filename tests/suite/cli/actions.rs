@@ -39,11 +39,11 @@ async fn one_shot_actions_are_planned_and_left_to_the_controller() {
         .replace(&at.to_string(), "2026-00-00T00:00:00Z");
     insta::assert_snapshot!(reported, @"
     DEVICE  SETTING         NOW                             DECLARED                            WHY
-    ci-1    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster
-    ci-2    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster
-    ci-new  expireKeyAt     expires 2099-01-01T00:00:00Z    expired as of 2026-00-00T00:00:00Z  held: a one-shot action needs a status that records it: only the controller does it, in a cluster
+    ci-1    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: deletes the device for good
+    ci-2    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: deletes the device for good
+    ci-new  expireKeyAt     expires 2099-01-01T00:00:00Z    expired as of 2026-00-00T00:00:00Z  held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: cuts the device off until someone logs in to it
 
-    No change now, 3 held; 2 policies, 4 devices in the tailnet.
+    No change now, 3 held (3 disruptive); 2 policies, 4 devices in the tailnet.
     ");
     let plan = ["plan", "-f", "-", "-o", "json"];
     let reported = tailnet.run_with(&plan, &policies).await.with_code(2);

@@ -236,12 +236,12 @@ async fn held_changes_are_shown_with_what_to_do() {
     DEVICE  SETTING    NOW         DECLARED    WHY
     laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no request gives it back: write allowDisruption: [FirstTag] to allow it
     laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until someone logs in to it: write allowDisruption: [ExpiredKey] to allow it
-    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first
+    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first; disruptive: breaks connections to the old address
 
     default/gone: no device has the hostname gone
     default/later: overridden by default/fleet, which declares another keyExpiry for laptop. Edit one of the two
 
-    No change now, 3 held; 4 policies, 2 devices in the tailnet.
+    No change now, 3 held (3 disruptive); 4 policies, 2 devices in the tailnet.
     ");
 }
 
@@ -271,7 +271,8 @@ async fn json_and_markdown_show_the_same_plan() {
         8
     );
     let totals = json!({
-        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0, "refused": 0,
+        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
+        "heldDisruptive": 0, "refused": 0,
         "onlyShown": 0, "released": 0, "unread": 0,
     });
     assert_eq!(json["totals"], totals);
