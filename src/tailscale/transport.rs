@@ -252,17 +252,13 @@ impl Transport {
         let secret = bearer.or(request.secret());
         let mut sent = Box::pin(builder.send());
         let quick = tokio::time::timeout(PATIENCE, &mut sent).await;
-        let sent = match quick {
-            Ok(sent) => sent,
-            Err(_) => {
-                let request = request.title();
-                warn!(
-                    request,
-                    "no answer for {} s; still waiting",
-                    PATIENCE.as_secs()
-                );
-                sent.await
-            }
+        let sent = if let Ok(sent) = quick {
+            sent
+        } else {
+            let request = request.title();
+            let seconds = PATIENCE.as_secs();
+            warn!(request, "no answer for {seconds} s; still waiting");
+            sent.await
         };
         match sent {
             Ok(response) if response.status().is_success() => {
