@@ -64,6 +64,9 @@ pub(super) struct ChangeBudget {
     /// The current record of changes; `None` until the previous one is taken over.
     recent: Option<Vec<RecentChanges>>,
     recent_is_dirty: bool,
+    /// Policies between which the limit cannot decide: whether one needs a change depends on whether the other is
+    /// held. All of them are held.
+    unsettled: BTreeSet<PolicyKey>,
     /// The number of changed devices that is reported, and when it last moved.
     changed: usize,
     changed_moved: Duration,
@@ -149,11 +152,12 @@ impl ChangeBudget {
         share: Option<usize>,
         rank: impl Fn(&PolicyKey) -> R,
     ) -> LimitChange {
-        let (held, beyond_share) = most
+        let (mut held, beyond_share) = most
             // Nothing counts against the limit, so it holds no policy.
             .filter(|_| !self.wants.is_empty())
             .map(|most| self.beyond_limit(most, share, rank))
             .unwrap_or_default();
+        held.extend(self.unsettled.iter().cloned());
         let change = LimitChange {
             held: held.symmetric_difference(&self.held).cloned().collect(),
             beyond_share: beyond_share
@@ -190,6 +194,11 @@ impl ChangeBudget {
         // A policy beyond its share is held even while the tailnet's limit has room.
         held.extend(beyond_share.iter().cloned());
         (held, beyond_share)
+    }
+
+    /// Holds these policies until a device is planned for another reason.
+    pub fn hold_unsettled(&mut self, policies: BTreeSet<PolicyKey>) {
+        self.unsettled = policies;
     }
 
     /// The policies that the limit holds.

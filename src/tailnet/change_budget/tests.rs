@@ -210,3 +210,15 @@ fn the_reported_number_of_changes_rises_when_all_is_quiet_and_falls_in_steps() {
     }
     assert_eq!(seen, [Some(4), Some(3), Some(0)].into());
 }
+
+#[test]
+fn policies_between_which_the_limit_cannot_decide_stay_held_until_something_else_changes() {
+    let mut budget = ChangeBudget::default();
+    budget.note(&node(0), &[small()].into());
+    assert!(held(&mut budget, 6).is_empty());
+    budget.hold_unsettled([large()].into());
+    assert_eq!(held(&mut budget, 6), [large()].into());
+    assert_eq!(held(&mut budget, 6), [large()].into());
+    budget.hold_unsettled(BTreeSet::new());
+    assert!(held(&mut budget, 6).is_empty());
+}

@@ -48,6 +48,9 @@ impl Planning<'_> {
     pub(super) fn plan(&mut self, now: Now) {
         // First, so that the plans contain what was approved.
         self.use_approvals();
+        if self.dirty.has_plans() {
+            self.change_budget.hold_unsettled(BTreeSet::new());
+        }
         self.plan_dirty(now);
         // After the plans, which decide which devices need reads of their own.
         self.share_reads();
@@ -224,11 +227,17 @@ impl Planning<'_> {
     /// A held policy has no part in shared lists. That changes the plans of devices, and so which policies
     /// need a change at all. Hence a few rounds.
     fn apply_limit(&mut self, now: Now) {
+        let mut ever_held: BTreeSet<PolicyKey> = BTreeSet::new();
         for _ in 0..ROUNDS {
             if !self.apply_limit_once(now) {
                 return;
             }
+            ever_held.extend(self.change_budget.held().iter().cloned());
         }
+        // Some policy needs a change only while another one is held, and the reverse. Without a decision, each
+        // record and each status would lead to the next one without end.
+        self.change_budget.hold_unsettled(ever_held);
+        self.apply_limit_once(now);
     }
 
     /// Returns whether other policies are held than before.
