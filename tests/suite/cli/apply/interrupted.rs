@@ -181,3 +181,50 @@ fn writes_so_far(tailnet: &Tailnet) -> usize {
         .filter(|request| request.method != "GET")
         .count()
 }
+#[tokio::test]
+async fn what_was_not_compared_before_a_signal_is_not_called_in_sync() {
+    let tailnet = Tailnet::large().await;
+    let spec = "postureAttributes: {custom:site: {string: a}}";
+    let policies = without_limit(&servers(spec));
+    fs::write(tailnet.path("policies.yaml"), policies).unwrap();
+    let mut command = tailnet.tsdp(&["apply", "-f", "policies.yaml", "--yes"]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .unwrap()
+        .starts_with("75 changes on 75 devices")
+    {}
+    // The engine compares nothing before it has read the attributes again.
+    let slow = FaultSpec {
+        path: Some("/api/v2/device/*/attributes".to_owned()),
+        seconds: Some(0.5),
+        ..FaultSpec::new(FaultKind::Delay)
+    };
+    tailnet.simulator.inject(slow).unwrap();
+    // The list of the plan, and that of the engine.
+    let lists = || {
+        let requests = tailnet.simulator.requests();
+        let lists = requests
+            .iter()
+            .filter(|request| request.path.contains("/devices"));
+        lists.count()
+    };
+    while lists() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    send("INT", &child).await;
+    let ran = Ran::from(child.wait_with_output().await.unwrap());
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    let summary = ran.out.lines().last().unwrap();
+    let (made, not_sent) = counted(summary);
+    assert_eq!(
+        (made, made + not_sent),
+        (writes(&tailnet).len(), 75),
+        "{summary}"
+    );
+    assert!(!ran.err.contains("Failed:"), "{}", ran.err);
+}
