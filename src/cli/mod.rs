@@ -130,7 +130,7 @@ Examples:
     /// Serve a simulated Tailscale API.
     #[cfg(feature = "demo")]
     Simulate(simulate::SimulateArgs),
-    /// Show the controller, the tailnets and the policies of a cluster, and whether somebody must act.
+    /// Show the controller, the tailnets and the policies of a cluster, and whether action is required.
     Status(status::StatusArgs),
     /// Check manifests without a cluster.
     Validate(validate::ValidateArgs),

@@ -94,7 +94,7 @@ pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
     match (&difference.hold, impact) {
         // Its words are those of the disruption.
         (Some(hold @ Hold::Disruption(_)), _) | (Some(hold), None) => format!("held: {hold}"),
-        // Whoever approves it must know.
+        // A person who approves it must know.
         (Some(hold), Some(impact)) => format!("held: {hold}; disruptive: {impact}"),
         (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
         (None, None) => format!("{} by {owners}", difference.why),

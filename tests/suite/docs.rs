@@ -57,11 +57,7 @@ fn manifests(page: &Path) -> Vec<Value> {
 async fn each_manifest_on_the_pages_is_accepted_as_written() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
     let all: Vec<(PathBuf, Value)> = pages()
         .into_iter()
         .flat_map(|page| {

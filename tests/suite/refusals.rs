@@ -60,11 +60,7 @@ pub fn corpus() -> Corpus {
 async fn kubectl_apply_accepts_and_refuses_the_cases() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
 
     // Enough concurrent checks to keep a small machine busy.
     let checks = corpus()

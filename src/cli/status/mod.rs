@@ -36,7 +36,7 @@ the last hour.
 
 Exit codes:
   0    all is well
-  3    somebody must act
+  3    action is required
   1    the cluster could not be read
 
 Examples:

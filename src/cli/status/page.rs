@@ -1,4 +1,4 @@
-//! The page as data: what is there, and whether somebody must act.
+//! The page as data: what is there, and whether action is required.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -20,14 +20,14 @@ use crate::api::{
 const NAMED: usize = 5;
 /// A lease that was renewed this long ago has no holder that works, also if the clocks of two machines differ.
 const LEASE_IS_OLD: SignedDuration = SignedDuration::from_mins(1);
-/// The time of the last poll moves every ten minutes. Twice as long means that nobody polls.
+/// The time of the last poll moves every ten minutes. Twice as long means that no controller polls.
 const POLL_IS_OLD: SignedDuration = SignedDuration::from_mins(20);
 
 /// One page about a cluster.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Page {
-    /// Whether somebody must act.
+    /// Whether action is required.
     pub must_act: bool,
     /// What must be done, one sentence each.
     pub problems: Vec<String>,
@@ -231,7 +231,7 @@ impl Page {
             self.take_change(key, status.last_change_time.as_ref());
         }
         self.changed.sort_by_key(|it| Reverse(it.at));
-        // Those that need somebody come first.
+        // Those that require action come first.
         for ((must_act, reason), names) in by_reason.into_iter().rev() {
             if must_act {
                 let (count, first) = (names.len(), &names[0]);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_must_do_comes_first_with_the_command_for_each_held_plan() {
+    fn what_must_be_done_comes_first_with_the_command_for_each_held_plan() {
         let held = json!({
             "conditions": condition("False", "LimitHeld", "60 changes of 60 devices are pending approval."),
             "heldPlan": {"hash": "3f2a9c0b7d41e856", "approveOn": "TailscaleTailnet", "changes": 60,
@@ -369,7 +369,7 @@ mod tests {
         let page = Page::of(&cluster, NOW);
         assert!(page.must_act && page.held[0].command == "kubectl tsdp approve all -n network");
         insta::assert_snapshot!(shown(&cluster), @"
-        Somebody must act:
+        Action required:
         - network/all: LimitHeld. See: kubectl get tsdp -A
 
         leader: tsdp-7d9_ab12, lease renewed 0s ago
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_is_gone_needs_somebody() {
+    fn a_controller_that_is_gone_requires_action() {
         let gone = Cluster {
             lease: Ok(lease(3)),
             tailnets: vec![tailnet(180)],

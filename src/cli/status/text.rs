@@ -38,7 +38,7 @@ impl Page {
         let problems: Vec<String> = problems
             .map(|it| format!("- {}\n", printable(it)))
             .collect();
-        format!("Somebody must act:\n{}", problems.concat())
+        format!("Action required:\n{}", problems.concat())
     }
 
     fn leadership(&self) -> String {

@@ -90,11 +90,7 @@ fn policy(namespace: &str, spec: &str) -> String {
 }
 
 async fn prepare(kubectl: &Kubectl) {
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
     for namespace in ["network", "db", "elsewhere"] {
         kubectl.ok(&["create", "namespace", namespace]).await;
     }

@@ -72,11 +72,7 @@ fn cases() -> Vec<Case> {
 async fn validate_and_the_api_server_refuse_the_same_fields_in_the_same_words() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
 
     let client = control_plane.client();
     let compared = cases().into_iter().map(|case| {

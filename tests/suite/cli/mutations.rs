@@ -140,11 +140,7 @@ fn known() -> Vec<String> {
 async fn validate_and_kubectl_accept_the_same_texts() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
 
     let number = |name: &str, default| {
         let given = std::env::var(name).ok();

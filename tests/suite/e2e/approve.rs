@@ -199,7 +199,7 @@ async fn an_approval_that_nothing_waits_for_needs_a_yes(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn the_page_about_the_cluster_says_who_leads_and_whether_somebody_must_act() {
+async fn the_page_about_the_cluster_says_who_leads_and_whether_action_is_required() {
     let stage = Stage::new().await;
     let (code, page, _) = shell(&stage, "kubectl tsdp status").await;
     assert_eq!(code, 3, "{page}");

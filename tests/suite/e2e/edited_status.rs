@@ -65,6 +65,8 @@ async fn a_status_edited_by_hand_is_corrected() {
     stage.polls(2).await;
     stage.policy_reason("router", "InSync").await;
     stage.polls(1).await;
+    // The tailnet counts its policies again a few seconds after them.
+    stage.kubectl.wait_for(counted, &["tstn/default"]).await;
     let after = [
         without_times(stage.kubectl.get(&policy).await),
         without_times(stage.kubectl.get(&tailnet).await),

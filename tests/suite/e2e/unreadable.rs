@@ -102,7 +102,7 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
     a_tailnet_that_becomes_unreadable(&stage, &nas).await;
 }
 
-/// One object that cannot be parsed keeps nobody from a command that does not need it.
+/// One object that cannot be parsed does not block a command that does not need it.
 async fn the_command_line_does_without_it(stage: &Stage) {
     let (code, list, lacks) = shell(stage, "tsdp approve").await;
     assert_eq!((code, list.as_str()), (0, "Nothing is pending approval.\n"));

@@ -69,11 +69,7 @@ async fn it_reads_a_kubeconfig_and_serves_health_as_an_ordinary_user() {
         let file = format!("{}/deploy/{file}", env!("CARGO_MANIFEST_DIR"));
         kubectl.ok(&["apply", "-f", &file]).await;
     }
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
-    kubectl
-        .wait_for("condition=Established", &["crd", "--all"])
-        .await;
+    kubectl.install_crds().await;
     let kubeconfig = control_plane
         .kubeconfig_for("tsdp-system", "tsdp")
         .await

@@ -95,6 +95,14 @@ impl Kubectl {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error} in {text}"))
     }
 
+    /// Installs the CRDs of the project, and waits until the API server serves them.
+    pub async fn install_crds(&self) {
+        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+        self.ok(&["apply", "--server-side", "-k", crds]).await;
+        self.wait_for("condition=Established", &["crd", "--all"])
+            .await;
+    }
+
     /// Waits for a condition with `kubectl wait`: `wait_for("condition=Ready", &["tsdp/router"])`. Shows
     /// the objects on failure.
     pub async fn wait_for(&self, condition: &str, what: &[&str]) {

@@ -358,7 +358,7 @@ impl World {
             let denied = |device| cleared.iter().any(|it| bars(device, *it).is_some());
             fleet.get(id).is_some_and(denied)
         };
-        // At the end nobody approves anything, a device of another owner neither.
+        // At the end no one approves anything, not even a device with another owner.
         let waits =
             policy.mode == Mode::Approve || matches!(binding, Binding::IdentityChanged { .. });
         assert!(
