@@ -1,12 +1,18 @@
 //! A device that policies manage: its plan, what was read of it, and what has become of its changes.
 
+mod noted;
+mod parts;
 mod step;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, time::Duration};
 
-pub(super) use self::step::{Cause, Step, StepContext};
+use self::parts::Parts;
+pub(super) use self::{
+    noted::Noted,
+    step::{Cause, Step, StepContext},
+};
 use super::{
     Failure, Request, Retry,
     contest::Contest,
@@ -30,17 +36,6 @@ struct KnownRoutes {
     at: Duration,
 }
 
-/// What a device was last noted with in [`crate::plan::TailnetWide`].
-#[derive(Debug, Clone, Default)]
-pub(super) struct Noted {
-    /// The policies that may set attributes here.
-    pub setting: BTreeSet<PolicyKey>,
-    /// The types of its attributes.
-    pub types: BTreeSet<AttributeType>,
-    /// The types of attributes that the API refuses here.
-    pub refused: BTreeSet<AttributeType>,
-}
-
 /// A device that policies manage: what is known about it, and what is in flight.
 #[derive(Debug, Default)]
 pub(super) struct DeviceState {
@@ -50,11 +45,8 @@ pub(super) struct DeviceState {
     plan: DevicePlan,
     /// The number of its requests in flight.
     in_flight: u32,
-    /// Parts of refused batches that write to it and wait for their turn.
-    parts: u32,
-    /// Whether the answer to such a batch was lost, so that the attributes are unknown unless each part of it is
-    /// accepted.
-    batch_in_doubt: bool,
+    /// Parts of refused batches that write to it.
+    parts: Parts,
     /// The engine's revision when the device was last written or read; an older list does not count.
     revision: u64,
     /// Reads of the device itself.
@@ -147,27 +139,26 @@ impl DeviceState {
 
     /// A part of a refused batch writes to it, and waits for its turn. `in_doubt`: the answer to the batch was lost.
     pub const fn part_waits(&mut self, in_doubt: bool) {
-        self.parts += 1;
-        self.batch_in_doubt |= in_doubt;
+        self.parts.add(in_doubt);
     }
 
     /// Such a part is sent.
     pub const fn part_sent(&mut self) {
-        self.parts = self.parts.saturating_sub(1);
-        self.in_flight += 1;
+        self.parts.remove();
+        self.request_sent();
     }
 
     /// Such a part is not sent. If the answer to the batch was lost, only a read can tell its outcome now.
     pub const fn part_dropped(&mut self) {
-        self.parts = self.parts.saturating_sub(1);
-        if self.batch_in_doubt {
+        self.parts.remove();
+        if self.parts.are_in_doubt() {
             self.attributes.require();
         }
     }
 
     /// Whether the answer to a split batch was lost, and no read has shown its outcome since.
     pub const fn is_batch_in_doubt(&self) -> bool {
-        self.batch_in_doubt
+        self.parts.are_in_doubt()
     }
 
     /// Whether a list that was requested at this revision may be older than the last write or read of it.
@@ -233,7 +224,7 @@ impl DeviceState {
     pub fn take_attributes(&mut self, values: Attributes, at: Duration) {
         self.attributes.succeeded(at);
         self.known_attributes = Some(values);
-        self.batch_in_doubt = false;
+        self.parts.settle();
         self.progress
             .verify(|field| matches!(field, Field::Attribute(_)));
     }
@@ -493,7 +484,7 @@ impl DeviceState {
     pub fn forget_reads(&mut self) {
         self.known_attributes = None;
         self.known_routes = None;
-        self.batch_in_doubt = false;
+        self.parts.settle();
         for read in self.reads_mut() {
             read.outdate();
             read.forget_backoff();

@@ -58,7 +58,7 @@ impl DeviceState {
         if self.is_busy() {
             return Step::Blocked(Cause::Answer);
         }
-        if self.parts > 0 {
+        if self.parts.wait() {
             return Step::Blocked(Cause::Parts);
         }
         self.step_if_idle(id, context)
