@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
-use crate::plan::{Difference, Hold, Impact};
+use crate::plan::{ChangeCause, Difference, Hold, Impact};
 
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,7 +96,21 @@ pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
         (Some(hold @ Hold::Disruption(_)), _) | (Some(hold), None) => format!("held: {hold}"),
         // A person who approves it must know.
         (Some(hold), Some(impact)) => format!("held: {hold}; disruptive: {impact}"),
-        (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
-        (None, None) => format!("{} by {owners}", difference.why),
+        (None, Some(impact)) => {
+            let reason = reason(difference);
+            format!("{reason} by {owners}; disruptive: {impact}")
+        }
+        (None, None) => format!("{} by {owners}", reason(difference)),
+    }
+}
+
+/// `drift: declared`; without the cause where it says nothing new.
+#[must_use]
+pub fn reason(difference: &Difference) -> String {
+    let why = difference.why;
+    match difference.cause {
+        Some(ChangeCause::Drift) => format!("drift: {why}"),
+        Some(ChangeCause::Joined) => format!("joined: {why}"),
+        Some(ChangeCause::Declared | ChangeCause::Released) | None => why.to_string(),
     }
 }

@@ -11,6 +11,7 @@
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod guardrails;
+mod history;
 mod owned_keys;
 mod policy;
 mod record;
@@ -21,6 +22,7 @@ mod target;
 mod tests;
 
 pub use guardrails::GuardrailsSource;
+pub use history::history;
 pub use policy::{policy, readable_policy};
 pub use record::{whole_second, write_record};
 pub use settings::{declare, declare_list, declares_same, undeclare};

@@ -37,10 +37,10 @@ use self::actions::Actions;
 use crate::model::{Attributes, Device};
 
 pub use types::{
-    AttributesOwnership, Bound, Change, DeclaredSettings, Deletion, DesiredSettings, DeviceIndex,
-    DeviceTarget, Difference, Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode,
-    Owner, Ownership, PlanContext, Policy, PolicyInput, PolicyKey, PolicyRecord, Rank,
-    ReconcileRequest, Rivals, StatusState, Suspender, Target, Why,
+    AttributesOwnership, Bound, Change, ChangeCause, DeclaredSettings, Deletion, DesiredSettings,
+    DeviceIndex, DeviceTarget, Difference, Disruption, Field, History, Hold, Identity, ListChange,
+    ListOwnership, Mode, Owner, Ownership, PlanContext, Policy, PolicyInput, PolicyKey,
+    PolicyRecord, Rank, ReconcileRequest, Rivals, StatusState, Suspender, Target, Why,
 };
 
 pub use select::{Expression, ExpressionError, Glob, Selector, Unmatched};
@@ -60,7 +60,7 @@ pub use actions::{
     MAX_EXPIRIES, Missed, Stage, expiry, inactivity,
 };
 
-pub use diff::DevicePlan;
+pub use diff::{CauseContext, DevicePlan};
 
 pub use release::{
     Capacity, Digest, Edit, KeyExpiries, MAX_MANAGED, ManagedDevices, ManagedFields,

@@ -183,6 +183,7 @@ mod tests {
                 after: SettingValue::Authorized(true),
             },
             why: Why::Declared,
+            cause: None,
             owner: key("owner"),
             others: Vec::new(),
             hold: None,

@@ -9,21 +9,28 @@ use std::{
 use litemap::LiteMap;
 
 use super::{contest::Contest, failure::Backoff};
-use crate::plan::{Change, Difference, Field, PolicyKey};
+use crate::plan::{Change, ChangeCause, Difference, Field, PolicyKey};
 
 /// The progress of the changes of one device. There is one for each device, and its maps have at most a few
 /// entries: a sorted list takes a fraction of a tree's memory.
 #[derive(Debug, Default)]
 pub(super) struct WriteProgress {
     /// Written changes that no read has verified yet.
-    unverified: LiteMap<Field, Box<Change>>,
+    unverified: LiteMap<Field, Box<Written>>,
     /// Written changes that have been read since. The next plan tells whether they still differ.
-    verified: LiteMap<Field, Box<Change>>,
+    verified: LiteMap<Field, Box<Written>>,
     /// Changes that may have taken effect: the answer was lost.
     outcome_unknown: Vec<Difference>,
     backoffs: LiteMap<Field, Box<Backoff>>,
     /// The fields that were written within the last hour or so, and whether another writer reverses them.
     contests: LiteMap<Field, Box<Contest>>,
+}
+
+/// A change that the API has accepted.
+#[derive(Debug)]
+struct Written {
+    change: Change,
+    cause: Option<ChangeCause>,
 }
 
 /// What the comparison of written changes with a plan has shown.
@@ -44,8 +51,11 @@ impl WriteProgress {
         self.backoffs.remove(&field);
         // A deleted device cannot be read, so its deletion is never verified.
         if field != Field::DeleteInactive {
-            self.unverified
-                .insert(field, Box::new(difference.change.clone()));
+            let written = Written {
+                change: difference.change.clone(),
+                cause: difference.cause,
+            };
+            self.unverified.insert(field, Box::new(written));
         }
     }
 
@@ -110,6 +120,12 @@ impl WriteProgress {
         self.unverified.keys().chain(self.verified.keys())
     }
 
+    /// Why a field was written that no plan has compared since.
+    pub fn cause_of_written(&self, field: &Field) -> Option<ChangeCause> {
+        let written = self.unverified.get(field).or(self.verified.get(field))?;
+        written.cause
+    }
+
     /// The last failure of a field.
     pub fn backoff(&self, field: &Field) -> Option<&Backoff> {
         self.backoffs.get(field).map(Box::as_ref)
@@ -168,7 +184,7 @@ impl WriteProgress {
         let mut compared = Compared::default();
         for (field, contest) in self.contests.iter_mut() {
             if let Some(difference) = open.get(field).copied().filter(tried) {
-                if verified.get(field).map(Box::as_ref) == Some(&difference.change) {
+                if verified.get(field).map(|it| &it.change) == Some(&difference.change) {
                     contest.note_ineffective();
                 }
                 let before = contest.is_contested();
@@ -187,7 +203,7 @@ impl WriteProgress {
         let contested = |field: &Field| self.contest(field).is_some_and(Contest::is_contested);
         let ineffective = verified.iter().filter_map(|(field, written)| {
             let difference = *open.get(field)?;
-            (difference.change == **written && !contested(field)).then(|| difference.clone())
+            (difference.change == written.change && !contested(field)).then(|| difference.clone())
         });
         compared.ineffective = ineffective.collect();
         compared
@@ -229,6 +245,7 @@ mod tests {
             device: "fra".to_owned(),
             change,
             why: Why::Declared,
+            cause: None,
             owner: key(),
             others: Vec::new(),
             hold: None,

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::view::{ChangeView, ReleasedView, View};
-use crate::{cli::output::printable, plan::Hold};
+use crate::{
+    cli::{output::printable, table},
+    plan::Hold,
+};
 
 /// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
 /// plan.
@@ -51,11 +54,15 @@ fn change(change: &ChangeView<'_>) -> String {
         (Some(held), _) => format!("**held**: {}", prose(held)),
         (None, Some(lost)) => format!(
             "{} by {}; **disruptive**: {}",
-            change.why,
+            table::reason(change.difference),
             code(&change.policies.join(", ")),
             prose(lost)
         ),
-        (None, None) => format!("{} by {}", change.why, code(&change.policies.join(", "))),
+        (None, None) => format!(
+            "{} by {}",
+            table::reason(change.difference),
+            code(&change.policies.join(", "))
+        ),
     };
     format!(
         "| {} | {} | {} | {} | {why} |\n",

@@ -1,6 +1,6 @@
 //! One run of the planner: the plan, and all of its inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -8,7 +8,7 @@ use super::view::View;
 use crate::{
     cli::{prune_from::PruneFrom, snapshot::Snapshot},
     model::ChangeLimit,
-    plan::{Admission, PolicyInput, PolicyKey, TailnetPlan},
+    plan::{Admission, CauseContext, DevicePlan, History, PolicyInput, PolicyKey, TailnetPlan},
     tailscale::{Client, Error},
 };
 
@@ -44,7 +44,7 @@ impl PlanRun {
         let tailnet_plan = snapshot
             .plan(client, &policies, &admission, limit, now)
             .await?;
-        Ok(Self {
+        let mut plan_run = Self {
             policies,
             admission,
             limit,
@@ -52,7 +52,9 @@ impl PlanRun {
             snapshot,
             tailnet_plan,
             now,
-        })
+        };
+        plan_run.set_causes();
+        Ok(plan_run)
     }
 
     /// Plans again with the same snapshot, after approvals or a new limit.
@@ -64,6 +66,32 @@ impl PlanRun {
             &self.approved_over_limit,
             self.now,
         );
+        self.set_causes();
+    }
+
+    /// Says which changes correct drift. Only the status of an object knows what was in sync before, so the
+    /// changes of files have no cause.
+    fn set_causes(&mut self) {
+        let histories: BTreeMap<&PolicyKey, History> = self
+            .policies
+            .iter()
+            .filter_map(|it| Some((&it.key, it.status_state.history?)))
+            .collect();
+        if histories.is_empty() {
+            return;
+        }
+        for (node, plan) in &mut self.tailnet_plan.devices {
+            let Some(device) = self.snapshot.fleet.get(node) else {
+                continue;
+            };
+            let first = |key: &PolicyKey| histories.get(key).unwrap_or(&History::New).cause(device);
+            let context = CauseContext {
+                written: &|_| None,
+                first: &first,
+                joined: &|_| false,
+            };
+            plan.set_causes(&DevicePlan::default(), &context);
+        }
     }
 
     /// The plan for output.

@@ -13,7 +13,8 @@ use crate::{
     },
     model::{NodeId, counted},
     plan::{
-        Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, ReleasedSetting, TailnetPlan,
+        ChangeCause, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, ReleasedSetting,
+        TailnetPlan,
     },
 };
 
@@ -43,6 +44,10 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub after: String,
     /// The reason for the change: see [`Difference::why`].
     pub why: String,
+    /// Since when the device differs: `Declared`, `Drift`, `Joined`, or `Released`. Absent for files, which have
+    /// no status that knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<&'static str>,
     /// The policies that declare it. The owner of the field comes first.
     pub policies: Vec<String>,
     /// The disruption that it can cause.
@@ -200,6 +205,7 @@ impl<'a> ChangeView<'a> {
             before: difference.change.before(),
             after: difference.change.after(),
             why: difference.why.to_string(),
+            cause: difference.cause.map(ChangeCause::as_str),
             policies: difference.owners().map(ToString::to_string).collect(),
             disruptive: impact.as_ref().map(ToString::to_string),
             held: difference.hold.as_ref().map(ToString::to_string),

@@ -16,7 +16,7 @@ use prometheus_client::{
 use super::policy_metrics::PolicyMetrics;
 use crate::{
     api::conditions::READY,
-    plan::{Difference, Field, PolicyKey},
+    plan::{ChangeCause, Difference, Field, PolicyKey},
     tailnet::TailnetReport,
     tailscale::{Observation, Observer},
 };
@@ -51,6 +51,7 @@ struct RequestLabels {
 struct ChangeLabels {
     tailnet: String,
     field: String,
+    cause: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,7 +100,7 @@ impl Metrics {
         registry.register(name, "Requests to the Tailscale API", self.requests.clone());
         registry.register(
             "changes",
-            "Settings changed, by field",
+            "Settings changed, by field and cause",
             self.changes.clone(),
         );
         let help = "Status writes to the Kubernetes API";
@@ -162,6 +163,8 @@ impl Metrics {
         let labels = ChangeLabels {
             tailnet: tailnet.to_owned(),
             field,
+            // What nobody knows better was declared.
+            cause: difference.cause.unwrap_or(ChangeCause::Declared).as_str(),
         };
         self.changes.get_or_create(&labels).inc();
     }

@@ -49,6 +49,8 @@ pub(crate) fn policy_input(
         Err(unreadable) => unread_spec(key.clone(), uid, generation, created, unreadable),
     };
     declared.status_state.lacks_finalizer = !finalizer::is_on(meta);
+    let status = object.0.as_ref().ok().and_then(|it| it.status.as_ref());
+    declared.status_state.history = Some(convert::history(status, generation));
     // When the deletion was asked for says nothing: no controller may have run since.
     declared.deleting = meta.deletion_timestamp.as_ref().map(|_| clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);

@@ -2,7 +2,11 @@
 
 use tracing::{info, warn};
 
-use crate::{controller::status, model::printable, plan::PolicyKey};
+use crate::{
+    controller::status,
+    model::printable,
+    plan::{ChangeCause, PolicyKey},
+};
 
 /// Bytes: the API server refuses notes of more than 1,024.
 const MAX_NOTE: usize = 1000;
@@ -16,6 +20,8 @@ pub(in crate::controller) struct Event {
     note: String,
     /// Reports a state. The writer logs it, once for all repetitions.
     is_state: bool,
+    /// Why a change was made.
+    cause: Option<ChangeCause>,
 }
 
 /// An Event that everything is as it should be.
@@ -36,6 +42,7 @@ fn event(is_warning: bool, reason: &str, action: &'static str, note: &str) -> Ev
         // Names of devices and messages of the API are in it.
         note: status::bounded(printable(note), MAX_NOTE),
         is_state: false,
+        cause: None,
     }
 }
 
@@ -46,6 +53,11 @@ impl Event {
             is_state: true,
             ..self
         }
+    }
+
+    /// The same Event, as a report of a change.
+    pub fn caused_by(self, cause: Option<ChangeCause>) -> Self {
+        Self { cause, ..self }
     }
 
     pub const fn kind(&self) -> &'static str {
@@ -71,10 +83,12 @@ impl Event {
     /// Logs the Event of a policy.
     pub fn log_of(&self, policy: &PolicyKey) {
         let (reason, note) = (&self.reason, &self.note);
+        // Absent unless a change is reported.
+        let cause = self.cause.map(ChangeCause::as_str);
         if self.is_warning {
-            warn!(%policy, %reason, "{note}");
+            warn!(%policy, %reason, cause, "{note}");
         } else {
-            info!(%policy, %reason, "{note}");
+            info!(%policy, %reason, cause, "{note}");
         }
     }
 

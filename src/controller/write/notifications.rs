@@ -7,7 +7,7 @@ use crate::{
     api::{APPROVE, Reason, TailscaleDevicePolicyStatus},
     controller::status,
     model::{NodeId, UnreadableDevices, counted, printable},
-    plan::{ApprovedOn, Change, Difference, PolicyKey},
+    plan::{ApprovedOn, Change, ChangeCause, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
 
@@ -110,7 +110,27 @@ pub(super) fn log_abandoned(key: &PolicyKey, abandoned: &Abandoned) -> Event {
 }
 
 fn changed(difference: &Difference) -> Event {
-    let reason = match &difference.change {
+    let (device, change) = (&difference.device, &difference.change);
+    let (reason, note) = match difference.cause {
+        Some(ChangeCause::Drift) => ("DriftCorrected", restored(device, change)),
+        Some(ChangeCause::Joined) => (changed_what(change), format!("{device} (joined): {change}")),
+        Some(ChangeCause::Declared | ChangeCause::Released) | None => {
+            let why = difference.why;
+            (changed_what(change), format!("{device} ({why}): {change}"))
+        }
+    };
+    normal(reason, "Change", &note).caused_by(difference.cause)
+}
+
+/// `fra-router: tags: found tag:db, restored tag:router`.
+fn restored(device: &str, change: &Change) -> String {
+    let (field, before, after) = (change.field(), change.before(), change.after());
+    format!("{device}: {field}: found {before}, restored {after}")
+}
+
+/// The reason of the Event of a declared change.
+fn changed_what(change: &Change) -> &'static str {
+    match change {
         Change::Setting { after, .. } => after.event(),
         Change::List(change) => change.setting().event(),
         Change::Attribute { after: Some(_), .. } => "AttributeSet",
@@ -119,12 +139,7 @@ fn changed(difference: &Difference) -> Event {
         Change::Delete { .. } => "DeviceDeleted",
         // Not reached, as such a change is never sent.
         Change::NotCompared { .. } => "Changed",
-    };
-    let note = format!(
-        "{} ({}): {}",
-        difference.device, difference.why, difference.change
-    );
-    normal(reason, "Change", &note)
+    }
 }
 
 /// With the command that approves the plan, as a person can run it.

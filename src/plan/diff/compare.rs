@@ -173,6 +173,7 @@ impl<'a> DiffBuilder<'a> {
             device: self.device.label().to_string(),
             change,
             why,
+            cause: None,
             owner: owners.next()?,
             others: owners.collect(),
             hold,

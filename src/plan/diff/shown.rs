@@ -98,6 +98,7 @@ pub(in crate::plan) fn impossible(
             }),
             change,
             why: Why::Declared,
+            cause: None,
             owner: policy.clone(),
             others: Vec::new(),
         })
@@ -130,6 +131,7 @@ pub(in crate::plan) fn locked_out(device: &Device, owners: &FieldOwners) -> Opti
             after: authorized.to_string(),
         },
         why: Why::Declared,
+        cause: None,
         owner: owners.next()?,
         others: owners.collect(),
         hold: Some(hold),
@@ -157,6 +159,7 @@ pub(in crate::plan) fn denied(
             device: device.label().to_string(),
             change,
             why: Why::Declared,
+            cause: None,
             owner: policy.clone(),
             others: Vec::new(),
             hold: Some(Hold::NotAllowed(permissions.suggested_rule(policy))),

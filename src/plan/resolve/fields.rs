@@ -1,6 +1,7 @@
 mod impossible;
 mod readers;
 mod released;
+mod same;
 
 use std::collections::{BTreeMap, BTreeSet};
 

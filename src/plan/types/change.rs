@@ -2,7 +2,7 @@ use std::{cmp::Ordering, fmt};
 
 use jiff::Timestamp;
 
-use super::{Hold, ListChange, PolicyKey};
+use super::{ChangeCause, Hold, ListChange, PolicyKey};
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, DeviceField, ListSetting, NodeId,
     PolicyField, ReportedAttribute, Setting, SettingValue,
@@ -283,6 +283,8 @@ pub struct Difference {
     pub change: Change,
     /// Why.
     pub why: Why,
+    /// Since when it differs, and by whose act. `None` while nothing is known of the time before.
+    pub cause: Option<ChangeCause>,
     /// The policy that wants the change; of several, the one that ranks first.
     pub owner: PolicyKey,
     /// The other policies that want it, or a part of it, by rank.

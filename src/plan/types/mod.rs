@@ -2,6 +2,7 @@
 
 mod bound;
 mod change;
+mod change_cause;
 mod context;
 mod desired;
 mod device_index;
@@ -18,6 +19,7 @@ mod target;
 pub use crate::model::{AttributesOwnership, Disruption, ListOwnership};
 pub use bound::{Bound, Rivals};
 pub use change::{Change, Difference, Field, Why};
+pub use change_cause::{ChangeCause, History};
 pub use context::PlanContext;
 pub use desired::{DeclaredSettings, DesiredSettings};
 pub use device_index::DeviceIndex;

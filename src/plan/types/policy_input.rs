@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::plan::{Approvals, Policy, PolicyKey, PolicyRecord, ReconcileRequest};
+use crate::plan::{Approvals, History, Policy, PolicyKey, PolicyRecord, ReconcileRequest};
 
 /// A policy as it was declared: parsed, or refused with all of its errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,4 +36,6 @@ pub struct StatusState {
     pub left_alone: bool,
     /// The finalizer is missing.
     pub lacks_finalizer: bool,
+    /// What the status says about the time before this process. `None`: a file, which has no status.
+    pub history: Option<History>,
 }

@@ -24,8 +24,8 @@ use super::{
 use crate::{
     model::{Attributes, Device, ListSetting, NodeId, RouteSet, Setting},
     plan::{
-        AttributeType, Call, DevicePlan, Field, PolicyKey, UniqueSetting, apply_attributes,
-        next_call,
+        AttributeType, Call, CauseContext, ChangeCause, DevicePlan, Field, PolicyKey,
+        UniqueSetting, apply_attributes, next_call,
     },
 };
 
@@ -58,6 +58,8 @@ pub(super) struct DeviceState {
     known_routes: Option<KnownRoutes>,
     noted: Noted,
     progress: WriteProgress,
+    /// The policies to which it is new: it was not in sync with them yet. Boxed, as it rarely has any.
+    joined: Option<Box<BTreeSet<PolicyKey>>>,
 }
 
 impl DeviceState {
@@ -76,14 +78,32 @@ impl DeviceState {
         self.policies.union(&self.clearing)
     }
 
-    /// A policy targets it.
-    pub fn adopt(&mut self, key: &PolicyKey) {
-        self.policies.insert(key.clone());
+    /// A policy targets it. `joins`: the policy was complete without it.
+    pub fn adopt(&mut self, key: &PolicyKey, joins: bool) {
+        let is_new = self.policies.insert(key.clone());
+        if joins && is_new {
+            self.joined.get_or_insert_default().insert(key.clone());
+        }
     }
 
     /// A policy no longer targets it.
     pub fn release(&mut self, key: &PolicyKey) {
         self.policies.remove(key);
+        self.forget_joined(key);
+    }
+
+    /// The device is no longer new to a policy, or the policy was edited.
+    fn forget_joined(&mut self, key: &PolicyKey) {
+        if let Some(joined) = &mut self.joined {
+            joined.remove(key);
+        }
+        self.joined.take_if(|joined| joined.is_empty());
+    }
+
+    fn has_joined(&self, key: &PolicyKey) -> bool {
+        self.joined
+            .as_ref()
+            .is_some_and(|joined| joined.contains(key))
     }
 
     /// A policy that has released it must clear it. Returns whether that is new.
@@ -100,8 +120,30 @@ impl DeviceState {
         &self.plan
     }
 
-    pub fn set_plan(&mut self, plan: DevicePlan) {
+    /// Takes a new plan. `first`: the cause of a difference that a policy has on a device that was not
+    /// compared before.
+    pub fn set_plan(&mut self, mut plan: DevicePlan, first: impl Fn(&PolicyKey) -> ChangeCause) {
+        plan.set_causes(
+            &self.plan,
+            &CauseContext {
+                written: &|field| self.progress.cause_of_written(field),
+                first: &first,
+                joined: &|key| self.has_joined(key),
+            },
+        );
         self.plan = plan;
+        if let Some(joined) = &mut self.joined
+            && self.plan.complete()
+        {
+            joined.retain(|key| self.plan.of(key).next().is_some());
+        }
+        self.joined.take_if(|joined| joined.is_empty());
+    }
+
+    /// A policy that targets it was edited.
+    pub fn note_edit(&mut self, key: &PolicyKey) {
+        self.forget_backoffs_of(key);
+        self.forget_joined(key);
     }
 
     /// No policy targets it any longer, so nothing more is sent to it.

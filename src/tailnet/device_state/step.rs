@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{Device, SettingValue},
-        plan::{Change, DevicePlan, PolicyKey, Why},
+        plan::{Change, ChangeCause, DevicePlan, PolicyKey, Why},
         tailnet::failure::Backoff,
     };
 
@@ -247,6 +247,7 @@ mod tests {
                 after: SettingValue::Authorized(true),
             },
             why: Why::Declared,
+            cause: None,
             owner: PolicyKey::new("network", "routers"),
             others: Vec::new(),
             hold: None,
@@ -256,10 +257,13 @@ mod tests {
     /// A device whose plan has one change.
     fn device() -> DeviceState {
         let mut device = DeviceState::default();
-        device.set_plan(DevicePlan {
-            differences: vec![difference()],
-            ..DevicePlan::default()
-        });
+        device.set_plan(
+            DevicePlan {
+                differences: vec![difference()],
+                ..DevicePlan::default()
+            },
+            |_| ChangeCause::Declared,
+        );
         device
     }
 

@@ -31,7 +31,7 @@ fn a_list_counts_only_if_it_was_requested_after_the_last_answer() {
 #[test]
 fn policies_that_target_it_and_those_that_clear_it_may_send_requests() {
     let mut device = DeviceState::default();
-    device.adopt(&key("a"));
+    device.adopt(&key("a"), false);
     assert!(device.begin_clearing(&key("b")) && !device.begin_clearing(&key("b")));
     assert!(device.all_policies().eq([&key("a"), &key("b")]));
     device.release(&key("a"));
@@ -42,10 +42,13 @@ fn policies_that_target_it_and_those_that_clear_it_may_send_requests() {
 #[test]
 fn routes_that_lists_lack_are_known_from_the_last_read() {
     let mut device = DeviceState::default();
-    device.set_plan(DevicePlan {
-        routes_unread: true,
-        ..DevicePlan::default()
-    });
+    device.set_plan(
+        DevicePlan {
+            routes_unread: true,
+            ..DevicePlan::default()
+        },
+        |_| ChangeCause::Declared,
+    );
     let unread = Device {
         enabled_routes: None,
         ..Device::plain(id())

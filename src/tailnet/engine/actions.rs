@@ -62,6 +62,7 @@ impl Actions<'_> {
                     device: device.label().to_string(),
                     change,
                     why: Why::Declared,
+                    cause: None,
                     owner: key,
                     others: Vec::new(),
                     hold: None,

@@ -138,7 +138,7 @@ impl Declarations<'_> {
             .chain(entry.needed_record().managed.released_devices())
         {
             if let Some(node) = self.devices.get_mut(id) {
-                node.forget_backoffs_of(key);
+                node.note_edit(key);
                 self.dirty.plan(id);
             }
         }

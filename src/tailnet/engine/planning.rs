@@ -14,7 +14,8 @@ use super::{
 use crate::{
     model::{Attributes, NodeId},
     plan::{
-        ApprovalStates, PlanContext, Policy, PolicyKey, PolicyRecord, TailnetWide, plan_device,
+        ApprovalStates, ChangeCause, PlanContext, Policy, PolicyKey, PolicyRecord, TailnetWide,
+        plan_device,
     },
     tailnet::{
         Notification, Now, Settings, change_budget::ChangeBudget, device_state::DeviceState,
@@ -203,7 +204,10 @@ impl Planning<'_> {
             }
         }
         if let Some(node) = self.devices.get_mut(id) {
-            node.set_plan(plan);
+            node.set_plan(plan, |key| {
+                let entry = self.policies.get(key);
+                entry.map_or(ChangeCause::Declared, |it| it.history().cause(device))
+            });
             self.observed.set_readers(id, node.reading_namespaces());
         }
         self.claims().note_claims(id);

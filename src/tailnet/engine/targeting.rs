@@ -382,7 +382,8 @@ fn adopt_device(
     key: &PolicyKey,
 ) {
     let node = devices.get_or_add(id);
-    node.adopt(key);
+    let joins = policies.get(key).is_some_and(|entry| !entry.is_urgent());
+    node.adopt(key, joins);
     if let Some(entry) = policies.get_mut(key) {
         entry.reclaim(id);
     }

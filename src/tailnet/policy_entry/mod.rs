@@ -27,9 +27,9 @@ use super::{actions::DeletionQueue, evaluation::Evaluation};
 use crate::{
     model::NodeId,
     plan::{
-        AllowedRules, Approvals, Binding, Bound, DeviceIndex, FrozenPlan, PlanHash, Policy,
-        PolicyInput, PolicyRecord, ReconcileRequest, Refusal, Rivals, Selector, StatusState,
-        Target, recorded,
+        AllowedRules, Approvals, Binding, Bound, DeviceIndex, FrozenPlan, History, PlanHash,
+        Policy, PolicyInput, PolicyRecord, ReconcileRequest, Refusal, Rivals, Selector,
+        StatusState, Target, recorded,
     },
 };
 
@@ -62,6 +62,8 @@ pub(super) struct PolicyEntry {
     /// New or edited, and not completed yet: it goes before routine work.
     urgent: bool,
     changed_at: Option<Timestamp>,
+    /// What the status said of this generation before this process.
+    history: History,
 }
 
 /// What changes for a policy because its object was declared again, with the same spec.
@@ -83,6 +85,7 @@ impl PolicyEntry {
             last_valid: declared.policy.as_ref().ok().cloned(),
             declared: declared.policy,
             policy,
+            history: declared.status_state.history.unwrap_or(History::New),
             status_state: declared.status_state,
             request: declared.request,
             records: PolicyRecords::new(declared.record),
@@ -121,6 +124,7 @@ impl PolicyEntry {
         policy: InForce,
     ) -> InForce {
         self.generation = generation;
+        self.history = History::New;
         if let Ok(valid) = &declared {
             // An invalid edit leaves the last valid spec, which keeps its precedence (docs/decisions/0018).
             self.last_valid = Some(valid.clone());
@@ -204,6 +208,11 @@ impl PolicyEntry {
 
     pub const fn set_urgent(&mut self, urgent: bool) {
         self.urgent = urgent;
+    }
+
+    /// What the status said of this generation before this process.
+    pub const fn history(&self) -> History {
+        self.history
     }
 
     /// When a device was changed for it last.

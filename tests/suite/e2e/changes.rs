@@ -66,8 +66,8 @@ async fn drift_is_corrected_and_an_event_reports_it() {
     stage
         .event(
             "fra-router",
-            "TagsChanged",
-            "fra-router (declared): tags: tag:db,tag:router → tag:fra,tag:router",
+            "DriftCorrected",
+            "fra-router: tags: found tag:db,tag:router, restored tag:fra,tag:router",
         )
         .await;
     assert_eq!(
@@ -89,8 +89,8 @@ async fn drift_is_corrected_and_an_event_reports_it() {
     stage
         .event(
             "amelie-laptop",
-            "AttributeSet",
-            "amelie-laptop (declared): postureAttributes[custom:tier]: \"bronze\" → \"gold\"",
+            "DriftCorrected",
+            "amelie-laptop: postureAttributes[custom:tier]: found \"bronze\", restored \"gold\"",
         )
         .await;
     assert_eq!(
@@ -198,7 +198,7 @@ default  8  2  0  0  2  True  Connected  AGO";
       Tailnet:  default
     ");
     let reported = view::steady(events);
-    let change = "Normal  TagsChanged  AGO  tsdp  fra-router (declared): tags: tag:db,tag:router → tag:fra,tag:router";
+    let change = "Normal  DriftCorrected  AGO  tsdp  fra-router: tags: found tag:db,tag:router, restored tag:fra,tag:router";
     assert!(reported.contains(change), "{reported}");
 }
 

@@ -68,7 +68,9 @@ async fn one_of_two_controllers_leads_and_the_other_finishes_after_a_kill() {
         [format!("POST /device/{laptop}/key")]
     );
     let changes = |metrics: &str| {
-        metrics.contains(r#"tsdp_changes_total{tailnet="default",field="keyExpiry"} 1"#)
+        metrics.contains(
+            r#"tsdp_changes_total{tailnet="default",field="keyExpiry",cause="Declared"} 1"#,
+        )
     };
     assert!(changes(&leader.get("/metrics").await.1));
     assert!(

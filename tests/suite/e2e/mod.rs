@@ -7,6 +7,7 @@ mod actions;
 mod approvals;
 mod approve;
 mod bounds;
+mod causes;
 mod changes;
 mod clears;
 mod edited_status;

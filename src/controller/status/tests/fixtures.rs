@@ -47,6 +47,7 @@ pub(super) fn difference(hold: Option<Hold>) -> Difference {
             after: SettingValue::KeyExpiryDisabled(false),
         },
         why: Why::Declared,
+        cause: None,
         owner: key("fra-router"),
         others: Vec::new(),
         hold,
@@ -192,6 +193,7 @@ pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
             after: RouteSet::new(),
         }),
         why: Why::Released,
+        cause: None,
         ..difference(None)
     };
     ClearReport {

@@ -96,6 +96,7 @@ fn a_change_that_was_made_needs_another_approval_if_it_differs_again() {
         device: String::new(),
         change: authorize(true),
         why: Why::Declared,
+        cause: None,
         owner: key(),
         others: Vec::new(),
         hold: None,

@@ -5,6 +5,7 @@ mod approvals;
 mod approved_plan;
 mod broken;
 mod budget;
+mod causes;
 pub mod clears;
 mod contested;
 mod counted;

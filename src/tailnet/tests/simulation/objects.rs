@@ -3,7 +3,8 @@
 use super::{CLEAR_TIMEOUT, Event, World, story};
 use crate::{
     plan::{
-        Approvals, Policy, PolicyInput, PolicyKey, PolicyRecord, ReconcileRequest, StatusState,
+        Approvals, History, Policy, PolicyInput, PolicyKey, PolicyRecord, ReconcileRequest,
+        StatusState,
     },
     tailnet::Input,
 };
@@ -22,6 +23,8 @@ pub struct Kept {
     pub anchored: bool,
     /// The object is being deleted and waits for its finalizer.
     pub deleting: bool,
+    /// What its status says of this generation.
+    pub history: Option<History>,
 }
 
 /// The fault of a spec.
@@ -66,6 +69,7 @@ impl World {
                 broken: Broken::Valid,
                 anchored,
                 deleting: false,
+                history: None,
             },
         );
         self.watch_soon(key);
@@ -136,6 +140,7 @@ impl World {
                     readable: (kept.broken != Broken::Valid).then(|| Arc::new(kept.policy.clone())),
                     left_alone: kept.broken == Broken::Unreadable,
                     lacks_finalizer: !kept.anchored,
+                    history: kept.history,
                 },
                 record: kept.record.clone(),
                 request: kept.request.clone(),

@@ -264,9 +264,10 @@ pub fn assert_kept(reported: &PolicyRecord, kept: &PolicyRecord, key: &PolicyKey
     assert_eq!(but_keys(reported), but_keys(kept), "{key}");
 }
 
-/// A difference, without the hash by which it is approved.
+/// A difference, without the hash by which it is approved, and without its past.
 pub fn unnamed(difference: &Difference) -> Difference {
     let mut difference = difference.clone();
+    difference.cause = None;
     if let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold {
         *hash = None;
     }

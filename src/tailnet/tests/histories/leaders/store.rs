@@ -71,6 +71,7 @@ impl Object {
                 readable: None,
                 left_alone: false,
                 lacks_finalizer: !self.anchored,
+                history: None,
             },
             record: self.record.clone(),
             request: ReconcileRequest::default(),
@@ -89,6 +90,7 @@ impl Object {
             broken: Broken::Valid,
             anchored: self.anchored,
             deleting: self.deleting,
+            history: None,
         }
     }
 }
