@@ -58,8 +58,8 @@ pub(super) struct DeviceState {
     known_routes: Option<KnownRoutes>,
     noted: Noted,
     progress: WriteProgress,
-    /// The policies to which it is new: it was not in sync with them yet. Boxed, as it rarely has any.
-    joined: Option<Box<BTreeSet<PolicyKey>>>,
+    /// The policies to which it is new: it was not in sync with them yet.
+    joined: BTreeSet<PolicyKey>,
 }
 
 impl DeviceState {
@@ -82,28 +82,14 @@ impl DeviceState {
     pub fn adopt(&mut self, key: &PolicyKey, joins: bool) {
         let is_new = self.policies.insert(key.clone());
         if joins && is_new {
-            self.joined.get_or_insert_default().insert(key.clone());
+            self.joined.insert(key.clone());
         }
     }
 
     /// A policy no longer targets it.
     pub fn release(&mut self, key: &PolicyKey) {
         self.policies.remove(key);
-        self.forget_joined(key);
-    }
-
-    /// The device is no longer new to a policy, or the policy was edited.
-    fn forget_joined(&mut self, key: &PolicyKey) {
-        if let Some(joined) = &mut self.joined {
-            joined.remove(key);
-        }
-        self.joined.take_if(|joined| joined.is_empty());
-    }
-
-    fn has_joined(&self, key: &PolicyKey) -> bool {
-        self.joined
-            .as_ref()
-            .is_some_and(|joined| joined.contains(key))
+        self.joined.remove(key);
     }
 
     /// A policy that has released it must clear it. Returns whether that is new.
@@ -128,22 +114,20 @@ impl DeviceState {
             &CauseContext {
                 written: &|field| self.progress.cause_of_written(field),
                 first: &first,
-                joined: &|key| self.has_joined(key),
+                joined: &|key| self.joined.contains(key),
             },
         );
         self.plan = plan;
-        if let Some(joined) = &mut self.joined
-            && self.plan.complete()
-        {
-            joined.retain(|key| self.plan.of(key).next().is_some());
+        if self.plan.complete() {
+            let plan = &self.plan;
+            self.joined.retain(|key| plan.of(key).next().is_some());
         }
-        self.joined.take_if(|joined| joined.is_empty());
     }
 
     /// A policy that targets it was edited.
     pub fn note_edit(&mut self, key: &PolicyKey) {
         self.forget_backoffs_of(key);
-        self.forget_joined(key);
+        self.joined.remove(key);
     }
 
     /// No policy targets it any longer, so nothing more is sent to it.

@@ -247,7 +247,7 @@ mod tests {
                 after: SettingValue::Authorized(true),
             },
             why: Why::Declared,
-            cause: None,
+            cause: Some(ChangeCause::Declared),
             owner: PolicyKey::new("network", "routers"),
             others: Vec::new(),
             hold: None,
