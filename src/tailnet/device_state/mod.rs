@@ -1,5 +1,6 @@
 //! A device that policies manage: its plan, what was read of it, and what has become of its changes.
 
+mod causes;
 mod noted;
 mod parts;
 mod step;
@@ -24,8 +25,8 @@ use super::{
 use crate::{
     model::{Attributes, Device, ListSetting, NodeId, RouteSet, Setting},
     plan::{
-        AttributeType, Call, CauseContext, ChangeCause, DevicePlan, Field, PolicyKey,
-        UniqueSetting, apply_attributes, next_call,
+        AttributeType, Call, DevicePlan, Field, PolicyKey, UniqueSetting, apply_attributes,
+        next_call,
     },
 };
 
@@ -78,14 +79,6 @@ impl DeviceState {
         self.policies.union(&self.clearing)
     }
 
-    /// A policy targets it. `joins`: the policy was complete without it.
-    pub fn adopt(&mut self, key: &PolicyKey, joins: bool) {
-        let is_new = self.policies.insert(key.clone());
-        if joins && is_new {
-            self.joined.insert(key.clone());
-        }
-    }
-
     /// A policy no longer targets it.
     pub fn release(&mut self, key: &PolicyKey) {
         self.policies.remove(key);
@@ -104,30 +97,6 @@ impl DeviceState {
 
     pub const fn plan(&self) -> &DevicePlan {
         &self.plan
-    }
-
-    /// Takes a new plan. `first`: the cause of a difference that a policy has on a device that was not
-    /// compared before.
-    pub fn set_plan(&mut self, mut plan: DevicePlan, first: impl Fn(&PolicyKey) -> ChangeCause) {
-        plan.set_causes(
-            &self.plan,
-            &CauseContext {
-                written: &|field| self.progress.cause_of_written(field),
-                first: &first,
-                joined: &|key| self.joined.contains(key),
-            },
-        );
-        self.plan = plan;
-        if self.plan.complete() {
-            let plan = &self.plan;
-            self.joined.retain(|key| plan.of(key).next().is_some());
-        }
-    }
-
-    /// A policy that targets it was edited.
-    pub fn note_edit(&mut self, key: &PolicyKey) {
-        self.forget_backoffs_of(key);
-        self.joined.remove(key);
     }
 
     /// No policy targets it any longer, so nothing more is sent to it.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{model::Route, tailnet::tests::key};
+use crate::{model::Route, plan::ChangeCause, tailnet::tests::key};
 
 fn id() -> NodeId {
     "n1CNTRL".parse().unwrap()
