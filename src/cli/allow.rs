@@ -15,10 +15,10 @@ const MAX_NAMED: usize = 20;
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct AllowArgs {
     /// Do not fail if the device of a policy is not found, ambiguous, or unreadable.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     allow_missing: bool,
     /// Do not fail if there is no policy, for example in an empty folder.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     allow_empty: bool,
 }
 

@@ -32,17 +32,17 @@ pub(super) struct ConnectionArgs {
     #[arg(long, value_name = "TAILNET")]
     tailnet: Option<String>,
     /// The address of the API [default: TAILSCALE_BASE_URL, else https://api.tailscale.com].
-    #[arg(long, value_name = "URL")]
+    #[arg(hide_short_help = true, long, value_name = "URL")]
     base_url: Option<String>,
     /// The ID of an OAuth client or of a federated identity [default: TAILSCALE_OAUTH_CLIENT_ID].
-    #[arg(long, value_name = "ID")]
+    #[arg(hide_short_help = true, long, value_name = "ID")]
     oauth_client_id: Option<String>,
     /// The maximum number of requests to the API per second. Tailscale publishes no limit and answers 429 when
     /// it is reached, which tsdp waits out. The default leaves room for the controller and for other programs.
-    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
+    #[arg(hide_short_help = true, long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
     requests_per_second: f64,
     /// How many seconds to wait for an answer of the API. The list of devices may take twice as long.
-    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(hide_short_help = true, long, value_name = "SECONDS", default_value_t = DEFAULT_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
 }
 

@@ -37,7 +37,12 @@ pub(super) struct ControllerArgs {
     listen: SocketAddr,
     /// Serve the number of matched devices of each policy as a metric, for at most this many policies. Each is a
     /// time series with the policy's namespace and name.
-    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        default_value_t = 0,
+        value_name = "NUMBER"
+    )]
     policy_metrics: usize,
     /// The address on which the controller receives Tailscale's webhooks: POST /webhook/NAME for the
     /// TailscaleTailnet NAME, if its Secret has the key webhook_secret [default: none].
@@ -45,7 +50,12 @@ pub(super) struct ControllerArgs {
     webhook_listen: Option<SocketAddr>,
     /// The controller's own service account. The controller authenticates with its tokens to tailnets whose
     /// Secret has the key audience (workload identity).
-    #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        env = "POD_SERVICE_ACCOUNT",
+        value_name = "NAME"
+    )]
     service_account: Option<String>,
     /// Use the connection in the environment (the variables of Tailscale's Terraform provider) as the
     /// tailnet "default", until a TailscaleTailnet of that name exists. It allows only policies in the
@@ -54,13 +64,13 @@ pub(super) struct ControllerArgs {
     tailnet_from_env: bool,
     /// How long the Lease lasts without a renewal, in seconds. A leader that cannot renew it stops writing
     /// after two thirds of this time.
-    #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
+    #[arg(hide_short_help = true, long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
     lease_duration: NonZeroU16,
     /// How long the cleanup of a deleted policy (deletionPolicy: Clear) may go without progress, in seconds.
     /// After that, the controller releases the policy, and an Event reports the settings that remain. The
     /// time counts from when this controller becomes the leader, and stops while maxChangedDevices or a
     /// missing approval holds the cleanup.
-    #[arg(long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
+    #[arg(hide_short_help = true, long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
     clear_timeout: u64,
 }
 

@@ -6,6 +6,7 @@ mod apply;
 mod approve;
 mod ask;
 mod cluster;
+mod common_flags;
 mod connection;
 mod controller;
 pub mod crds;
@@ -23,6 +24,7 @@ mod policies;
 mod process;
 mod prune_from;
 mod select;
+mod server_error;
 #[cfg(feature = "demo")]
 mod simulate;
 mod snapshot;
@@ -37,24 +39,28 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
 use tracing_subscriber::EnvFilter;
 
 use process::{AnyError, runtime};
+use server_error::ServerError;
 
 /// Keeps the settings of the devices in a Tailscale network as declared in YAML.
 #[derive(Debug, Parser)]
 #[command(name = "tsdp", version, about, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
     /// The level of the log on stderr: error, warn, info, debug or trace.
     #[arg(
         long,
         global = true,
         env = "TSDP_LOG",
         default_value = "info",
-        value_name = "LEVEL"
+        value_name = "LEVEL",
+        hide_short_help = true
     )]
     log: String,
     /// The format of the log.
@@ -63,7 +69,8 @@ struct Arguments {
         global = true,
         env = "TSDP_LOG_FORMAT",
         default_value = "human",
-        value_name = "FORMAT"
+        value_name = "FORMAT",
+        hide_short_help = true
     )]
     log_format: LogFormat,
 }
@@ -86,7 +93,7 @@ enum Command {
     // Hidden, not absent: the error for it names the command for a cluster's policies.
     #[command(mut_arg("from_cluster", |arg| arg.hide(true)))]
     Apply(apply::ApplyArgs),
-    /// Watch the policies of a cluster and keep the devices in sync (the default).
+    /// Watch the policies of a cluster and keep the devices in sync.
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
     #[command(after_help = "\
@@ -103,6 +110,7 @@ Examples:
     /// Write policies that declare the current settings of a tailnet.
     Export(export::ExportArgs),
     /// Show what policies would change in a tailnet, and change nothing.
+    #[command(visible_alias = "diff")]
     Plan(plan::PlanArgs),
     /// Print the completion script for a shell.
     #[command(after_help = "\
@@ -154,6 +162,11 @@ pub fn main() -> ExitCode {
     };
     match run(arguments) {
         Ok(code) => code,
+        // In the words of kubectl, whose users know them.
+        Err(error) if error.is::<ServerError>() => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("tsdp: {error}");
             ExitCode::FAILURE
@@ -161,26 +174,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Parses the arguments. kubectl runs a program named `kubectl-tsdp` as `kubectl tsdp`. Without a command
-/// that shows the help: only the program of a container starts the controller by default.
+/// Parses the arguments. kubectl runs a program named `kubectl-tsdp` as `kubectl tsdp`. Without arguments, the
+/// help goes to stdout, as that of kubectl.
 fn parse() -> Result<Arguments, clap::Error> {
-    let program = std::env::args_os().next().map(PathBuf::from);
-    let name = program.as_deref().and_then(Path::file_stem);
-    let command = if name.is_some_and(|name| name == PLUGIN) {
-        let command = Arguments::command().bin_name("kubectl tsdp");
-        command
-            .subcommand_required(true)
-            .arg_required_else_help(true)
-    } else {
-        Arguments::command()
-    };
-    Arguments::from_arg_matches(&command.try_get_matches()?)
+    let given = common_flags::after_command(std::env::args_os().collect());
+    let program = given.first().map(Path::new).and_then(Path::file_stem);
+    let mut command = Arguments::command();
+    if program.is_some_and(|name| name == PLUGIN) {
+        command = command.bin_name("kubectl tsdp");
+    }
+    if given.len() <= 1 {
+        return Err(command.error(ErrorKind::DisplayHelp, command.clone().render_help()));
+    }
+    Arguments::from_arg_matches(&command.try_get_matches_from(given)?)
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
-    let command = arguments
-        .command
-        .unwrap_or(Command::Controller(controller::ControllerArgs::default()));
+    let command = arguments.command;
     let logs = match &command {
         Command::Controller(_) => arguments.log,
         #[cfg(feature = "demo")]

@@ -12,7 +12,10 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt as _, api::ListParams};
 
-use super::{cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests, process::AnyError};
+use super::{
+    cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests, process::AnyError,
+    server_error,
+};
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
@@ -37,19 +40,34 @@ pub(super) struct PoliciesArgs {
     namespace: Option<String>,
     /// The controller's own namespace. A TailscaleTailnet without allowedPolicies allows only policies in
     /// this namespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
+    #[arg(hide_short_help = true, long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
     controller_namespace: String,
     /// Use only the policies of this TailscaleTailnet. Required if the policies refer to more than one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(hide_short_help = true, long, value_name = "NAME")]
     tailnet_ref: Option<String>,
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// The file that the command writes: no manifest, although it may be in a folder of them.
+    #[arg(skip)]
+    pub written: Option<PathBuf>,
 }
 
 impl PoliciesArgs {
     /// Whether the arguments name any policies.
     pub fn are_given(&self) -> bool {
         self.from_cluster || !self.files.is_empty()
+    }
+
+    /// Refuses flags that choose a cluster which is not read.
+    pub fn refuse_idle(&self) -> Result<(), String> {
+        if self.from_cluster || !self.cluster.is_given() {
+            return Ok(());
+        }
+        Err(
+            "--kubeconfig and --context choose a cluster, and no policies are read from one. Add \
+             --from-cluster in the place of -f, or remove them"
+                .to_owned(),
+        )
     }
 
     /// Whether arguments beside the paths choose or place the policies.
@@ -88,10 +106,15 @@ impl PoliciesArgs {
 
     /// Reads the policies, and the tailnet that they belong to.
     pub async fn read(&self) -> Result<Declarations, AnyError> {
+        self.refuse_idle()?;
         let all = if self.from_cluster {
             self.of_cluster().await?
         } else {
-            let manifests = manifests::load(&self.files, self.default_namespace())?;
+            let manifests = manifests::load(
+                &self.files,
+                self.written.as_deref(),
+                self.default_namespace(),
+            )?;
             All {
                 policies: manifests
                     .policies
@@ -118,20 +141,14 @@ impl PoliciesArgs {
         };
         let tailnets: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(client.clone());
         let namespaces: Api<Namespace> = Api::all(client);
-        let (all, source) = (ListParams::default(), "of the cluster");
-        let listed = policies.list(&all).await;
-        let policies =
-            listed.map_err(|error| format!("cannot list the policies {source}: {error}"))?;
-        let listed = tailnets.list(&all).await;
-        let tailnets =
-            listed.map_err(|error| format!("cannot list the tailnets {source}: {error}"))?;
+        let all = ListParams::default();
+        let policies = policies.list(&all).await.map_err(server_error::of)?;
+        let tailnets = tailnets.list(&all).await.map_err(server_error::of)?;
         // Only if needed: not every user may list namespaces, and few rules select by their labels.
         let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
         let mut readable = tailnets.items.iter().filter_map(|it| it.0.as_ref().ok());
         if readable.any(|it| it.spec.goes_by_labels()) {
-            let listed = namespaces.list(&all).await;
-            let listed =
-                listed.map_err(|error| format!("cannot list the namespaces {source}: {error}"))?;
+            let listed = namespaces.list(&all).await.map_err(server_error::of)?;
             labels.extend(listed.items.into_iter().map(|namespace| {
                 let name = namespace.name_any();
                 (name, namespace.metadata.labels.unwrap_or_default())

@@ -38,7 +38,12 @@ pub(super) struct PruneFromArgs {
     /// delete posture attributes on the devices that it targeted then, report a field that stays, and under
     /// deletionPolicy: Clear withdraw its routes on the devices that it still targets. Names the earlier manifests: a file, a folder, or a git revision
     /// of the files of -f, such as HEAD~1.
-    #[arg(long, value_name = "PATH|REVISION", conflicts_with = "from_cluster")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        value_name = "PATH|REVISION",
+        conflicts_with = "from_cluster"
+    )]
     prune_from: Option<String>,
 }
 

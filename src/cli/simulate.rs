@@ -55,11 +55,21 @@ pub struct SimulateArgs {
 
     /// The public keys of the issuer of those tokens (a JSON Web Key Set with RSA keys), as
     /// kubectl get --raw /openid/v1/jwks prints it. Without it, the simulator does not verify signatures
-    #[arg(long, value_name = "FILE", requires = "workload_identities")]
+    #[arg(
+        hide_short_help = true,
+        long,
+        value_name = "FILE",
+        requires = "workload_identities"
+    )]
     issuer_keys: Option<PathBuf>,
 
     /// The lifetime of an OAuth access token in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(
+        hide_short_help = true,
+        long,
+        value_name = "SECONDS",
+        default_value_t = 3600
+    )]
     token_lifetime: u32,
 
     /// The tailnet's policy file (HuJSON). The default owns the tags of the devices and no others

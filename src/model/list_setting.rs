@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Device, PolicyField, Route, RouteSet, Step, TagSet};
+use super::{Device, PolicyField, Route, RouteSet, Step, TagSet, brief};
 
 /// A setting that is entries of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +166,17 @@ impl ListValue {
         }
     }
 
+    /// The entries as a manifest writes them.
+    #[must_use]
+    pub fn entries(&self) -> Vec<String> {
+        match self {
+            Self::Tags(tags) => tags.iter().map(ToString::to_string).collect(),
+            Self::EnabledRoutes(routes) | Self::ExitNode(routes) => {
+                routes.iter().map(ToString::to_string).collect()
+            }
+        }
+    }
+
     /// Puts its routes in the place of those of the same setting.
     pub fn replace_in(&self, all: &mut RouteSet) {
         match self {
@@ -179,23 +190,16 @@ impl ListValue {
     }
 }
 
-/// The entries, for people.
+/// The entries, for people. `{:#}` shortens a long list.
 impl fmt::Display for ListValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tags(tags) => write_entries(f, tags),
-            Self::EnabledRoutes(routes) | Self::ExitNode(routes) => write_entries(f, routes),
+        let mut entries = self.entries();
+        if entries.is_empty() {
+            return f.write_str("none");
         }
+        if f.alternate() {
+            entries = brief(&entries);
+        }
+        f.write_str(&entries.join(","))
     }
-}
-
-fn write_entries<T: fmt::Display>(
-    f: &mut fmt::Formatter<'_>,
-    entries: impl IntoIterator<Item = T>,
-) -> fmt::Result {
-    let entries: Vec<String> = entries.into_iter().map(|it| it.to_string()).collect();
-    if entries.is_empty() {
-        return f.write_str("none");
-    }
-    f.write_str(&entries.join(","))
 }

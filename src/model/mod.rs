@@ -7,6 +7,7 @@
 
 mod address;
 mod attribute;
+mod brief;
 mod change_limit;
 mod counted;
 mod device;
@@ -33,6 +34,7 @@ pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, Attributes, DesiredAttribute, ReportedAttribute,
     SafeInteger, ValueKind,
 };
+pub use brief::brief;
 pub use change_limit::{ChangeLimit, share_of_one_namespace};
 pub use counted::counted;
 pub use device::Device;

@@ -3,7 +3,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::{Change, Disruption, ListChange};
-use crate::model::{Device, RouteSet, SettingValue, TagSet};
+use crate::model::{Device, RouteSet, SettingValue, TagSet, brief};
 
 /// The disruption that a change causes, held or not, for shown plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,15 @@ impl Impact {
             Change::ExpireKey { .. } => Some(Self::KeyExpired),
             Change::Delete { .. } => Some(Self::Deleted),
             Change::Attribute { .. } | Change::NotCompared { .. } => None,
+        }
+    }
+
+    /// The same impact on any device.
+    #[must_use]
+    pub fn of_any_device(self) -> Self {
+        match self {
+            Self::TakenFromUser(_) => Self::TakenFromUser(String::new()),
+            other => other,
         }
     }
 
@@ -118,7 +127,7 @@ impl fmt::Display for Impact {
 
 fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(", ")
+    brief(&items).join(", ")
 }
 
 #[cfg(test)]

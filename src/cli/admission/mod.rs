@@ -59,7 +59,7 @@ pub(super) struct AdmissionArgs {
 
 /// Prints an admission policy and its binding for each tailnet of the manifests.
 pub(super) fn run(args: &AdmissionArgs) -> Result<(), AnyError> {
-    let manifests = manifests::load(&args.filenames, "default")?;
+    let manifests = manifests::load(&args.filenames, None, "default")?;
     if manifests.tailnets.is_empty() {
         return Err(
             "the manifests have no TailscaleTailnet. Add the file with its allowedPolicies by -f"

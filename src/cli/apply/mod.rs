@@ -21,7 +21,6 @@ use super::{
     policies::PoliciesArgs,
     process::{AnyError, on_signal},
     prune_from::PruneFromArgs,
-    table::Style,
 };
 use crate::{
     model::{ChangeLimit, ListSetting, NodeId, counted},
@@ -35,16 +34,20 @@ use progress::{Progress, about};
 
 /// The policies to apply, and the approvals for them.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = "\
+Examples:
+  tsdp apply -f policies/      show the changes, ask, and make them
+  tsdp apply plan.json         make the changes of a saved plan",
+    after_long_help = format!("\
 Shows the plan, asks, and makes only the changes that it showed. Reports any other difference that arises in
 the meantime, and leaves it as it is. A device that fails does not hold up the others. Held changes stay
 held: --yes approves nothing.
 
 Exit codes:
   0    everything is in sync
-  1    an error, a device that could not be read, a policy whose device is not found, ambiguous or unreadable
-       (unless --allow-missing), or no policy at all (unless --allow-empty)
-  2    changes are left: held, denied, declined, or different from the plan, and none of the above
+  1    an error, declined, a device that could not be read, a policy whose device is not found, ambiguous or
+       unreadable (unless --allow-missing), or no policy at all (unless --allow-empty)
+  2    changes are left: held, denied, or different from the plan, and none of the above
   130  interrupted; the in-flight requests have ended
 
 {CREDENTIAL_HELP}
@@ -71,8 +74,11 @@ pub(super) struct ApplyArgs {
     /// [default: maxChangedDevices of the TailscaleTailnet among the manifests, else 10%].
     #[arg(long, value_name = "LIMIT")]
     max_changed_devices: Option<ChangeLimit>,
+    /// Name every device. Without it, a line for ten or more devices only counts them.
+    #[arg(long)]
+    all: bool,
     /// When to color the output.
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
     allow: AllowArgs,
@@ -119,7 +125,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let time = args.connection.time_of(requests(&plan_run));
     if !args.yes && !approved(totals.changes, totals.changed_devices, time)? {
         eprintln!("Nothing was sent.");
-        return Ok(ExitCode::from(CHANGES));
+        return Ok(ExitCode::FAILURE);
     }
     let outcome = args
         .carry_out(&plan_run, client, stop)
@@ -171,6 +177,7 @@ impl ApplyArgs {
                     .into(),
             );
         }
+        self.policies.refuse_idle()?;
         if self.plan.is_none() && !self.policies.are_given() {
             return Err(
                 "found no policies. Add -f and a file or folder, or name a saved plan".into(),
@@ -248,10 +255,7 @@ impl ApplyArgs {
     }
 
     fn show(&self, plan_run: &PlanRun) -> Result<(), String> {
-        let table = plan_run.view().table(Style {
-            width: output::width(),
-            color: self.color.is_on(),
-        });
+        let table = plan_run.view().text(self.color, self.all);
         let shown = output::print_to_the_end(&table);
         shown.map_err(|error| format!("cannot show the plan ({error}), so nothing was sent"))
     }

@@ -232,7 +232,8 @@ fn undone(difference: &Difference, why: String) -> Undone {
 /// The difference that now stands in the place of the approved one.
 fn other(difference: &Difference) -> String {
     let change = &difference.change;
-    let mut what = format!("{} → {}", change.before(), change.after());
+    let (before, after) = change.brief();
+    let mut what = format!("{before} → {after}");
     if let Some(hold) = difference
         .hold
         .as_ref()

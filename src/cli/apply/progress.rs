@@ -66,8 +66,7 @@ impl Progress {
     }
 
     fn changed(&self, difference: &Difference) {
-        let change = difference.change.to_string();
-        let line = printable(&format!("{} {change}", difference.device));
+        let line = printable(&format!("{} {:#}", difference.device, difference.change));
         let line = green(&line, self.color) + "\n";
         let mut seen = self.lock();
         let field = difference.change.field();

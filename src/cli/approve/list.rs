@@ -8,6 +8,7 @@ use crate::{
     cli::{
         output::{self, printable},
         process::AnyError,
+        server_error,
         table::{Style, lines},
     },
 };
@@ -26,7 +27,7 @@ pub(super) async fn run(
     let listed = policies
         .list(&ListParams::default())
         .await
-        .map_err(|error| format!("cannot list the policies: {error}"))?;
+        .map_err(server_error::of)?;
     let mut readable = Vec::new();
     for object in listed.items {
         let name = format!(

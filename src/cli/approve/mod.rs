@@ -22,6 +22,7 @@ use super::{
     cluster::ClusterArgs,
     output::{self, Color},
     process::AnyError,
+    server_error,
     table::Style,
 };
 use crate::{
@@ -39,7 +40,12 @@ const MAX_ATTEMPTS: usize = 8;
 
 /// The plan or the device to approve.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
+Examples:
+  tsdp approve                 list what is pending approval
+  tsdp approve NAME -n NS      show the held plan of a policy, ask, and approve it",
+    after_long_help = "\
 A plan is pending approval if its policy has enforcement: Approve, or if maxChangedDevices of the
 TailscaleTailnet holds it. An approval names the hash of the plan that is shown. Any other plan needs an
 approval of its own. Anyone who can patch the policy (for the limit: the TailscaleTailnet) can approve.
@@ -49,7 +55,8 @@ Examples:
   tsdp approve databases -n network            show the held plan, ask, and approve it
   tsdp approve databases -n network --yes      approve it without asking
   tsdp approve fra-router --node nRx7k2CNTRL   bind the policy to one of several devices of that name
-  kubectl tsdp approve databases -n network    the same, as a plugin of kubectl")]
+  kubectl tsdp -n network approve databases    the same, as a plugin of kubectl"
+)]
 pub(super) struct ApproveArgs {
     /// The name of the policy. Without it, the command lists everything that is pending approval.
     name: Option<String>,
@@ -64,7 +71,7 @@ pub(super) struct ApproveArgs {
     #[arg(long, short, requires = "name")]
     yes: bool,
     /// When to color the table.
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     // Last: its heading in the help applies to all arguments that follow.
     #[command(flatten)]
@@ -107,7 +114,7 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         approve_on_tailnet(&Api::all(client), name, &hash).await?;
     } else {
         let entry = format!("plan:{hash}");
-        annotate(&policies, name, &entry, |policy: &TailscaleDevicePolicy| {
+        annotate(&policies, name, |policy: &TailscaleDevicePolicy| {
             still_waits(policy, &hash).map(|()| annotation(policy, &entry, |_| false))
         })
         .await?;
@@ -201,7 +208,7 @@ async fn approve_node(
     is_of_a_device(policy)?;
     let entry = format!("node:{node}");
     let name = policy.name_any();
-    annotate(policies, &name, &entry, |policy: &TailscaleDevicePolicy| {
+    annotate(policies, &name, |policy: &TailscaleDevicePolicy| {
         let status = policy.status.as_ref();
         let held = status.and_then(|status| status.held_plan.as_ref());
         Ok(annotation(policy, &entry, |hash| {
@@ -223,7 +230,7 @@ async fn approve_on_tailnet(
     hash: &PlanHash,
 ) -> Result<(), AnyError> {
     let entry = format!("plan:{hash}");
-    annotate(tailnets, name, &entry, |tailnet: &TailscaleTailnet| {
+    annotate(tailnets, name, |tailnet: &TailscaleTailnet| {
         Ok(annotation(tailnet, &entry, |hash| {
             let mut held = tailnet.status.iter().flat_map(|status| &status.held);
             held.any(|held| held.hash.as_ref() == Some(&hash.to_string()))
@@ -245,7 +252,6 @@ fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), St
 async fn annotate<K>(
     api: &Api<K>,
     name: &str,
-    entry: &str,
     value: impl Fn(&K) -> Result<String, String>,
 ) -> Result<(), AnyError>
 where
@@ -253,9 +259,8 @@ where
     K::DynamicType: Default,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let failed = |error: kube::Error| format!("{kind} {name}: cannot write {entry}: {error}");
     for _ in 0..MAX_ATTEMPTS {
-        let object = api.get(name).await.map_err(failed)?;
+        let object = api.get(name).await.map_err(server_error::of)?;
         let value = value(&object).map_err(|why| format!("{kind} {name}: {why}"))?;
         let patch = json!({"metadata": {
             // Without it, two people who approve at once would lose one approval.
@@ -269,7 +274,7 @@ where
             // The controller writes the status of the same object, so a conflict is common.
             Err(kube::Error::Api(status)) if status.is_conflict() => {}
             patched => {
-                patched.map_err(failed)?;
+                patched.map_err(server_error::of)?;
                 return Ok(());
             }
         }
@@ -321,8 +326,7 @@ async fn read(
     policies: &Api<TailscaleDevicePolicy>,
     name: &str,
 ) -> Result<TailscaleDevicePolicy, AnyError> {
-    let read = policies.get(name).await;
-    Ok(read.map_err(|error| format!("cannot read the policy {name}: {error}"))?)
+    policies.get(name).await.map_err(server_error::of)
 }
 
 fn see(policy: &TailscaleDevicePolicy) -> String {

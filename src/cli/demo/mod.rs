@@ -9,17 +9,12 @@ mod terminal;
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    process::AnyError,
-    snapshot::Snapshot,
-    table::{self, Style},
-};
+use super::{output::Color, plan::PlanRun, process::AnyError, prune_from::PruneFrom};
 use crate::{
     model::{ChangeLimit, NodeId},
     plan::{Admission, Guardrails, PolicyInput},
@@ -62,8 +57,8 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     let client = client(&simulator)?;
     println!("The plan (nothing has been sent yet):\n");
     // Before the engine starts: the demo shows what it is about to do.
-    let (table, differences) = plan_table(&client, &policies).await?;
-    println!("{table}\n");
+    let (text, differences) = plan(&client, &policies).await?;
+    println!("{text}");
 
     println!("Applying it with the engine of the controller:\n");
     // The requests of the plan are not those of the engine.
@@ -158,29 +153,18 @@ fn settings() -> Settings {
     }
 }
 
-/// Reads the tailnet, and returns the differences as a table, with their number.
-async fn plan_table(
-    client: &Client,
-    policies: &[PolicyInput],
-) -> Result<(String, usize), AnyError> {
-    let mut snapshot = Snapshot::new(client).await?;
-    let tailnet_plan = snapshot
-        .plan(
-            client,
-            policies,
-            &Admission::default(),
-            ChangeLimit::NONE,
-            Timestamp::now(),
-        )
-        .await?;
-    let differences: Vec<_> = tailnet_plan
-        .devices
-        .values()
-        .flat_map(|plan| &plan.differences)
-        .collect();
-    let count = differences.len();
-    let rows = differences.into_iter().map(|difference| (difference, None));
-    Ok((table::table(rows, Style::default()), count))
+/// Reads the tailnet, and returns the plan for people, with the number of its changes.
+async fn plan(client: &Client, policies: &[PolicyInput]) -> Result<(String, usize), AnyError> {
+    let plan_run = PlanRun::make(
+        client,
+        policies.to_vec(),
+        Admission::default(),
+        &PruneFrom::default(),
+        ChangeLimit::NONE,
+    )
+    .await?;
+    let view = plan_run.view();
+    Ok((view.text(Color::Auto, false), view.changes.len()))
 }
 
 fn router(simulator: &Simulator) -> Result<String, AnyError> {

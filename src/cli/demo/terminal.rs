@@ -62,7 +62,7 @@ impl Reporter for Terminal {
     async fn notify(&self, _: Term, _: &PolicyKey, notification: &Notification) {
         match notification {
             Notification::Changed(difference) => {
-                println!("  {:<14} {}", difference.device, difference.change);
+                println!("  {:<14} {:#}", difference.device, difference.change);
                 self.changes.send_modify(|changes| *changes += 1);
             }
             Notification::Failed {

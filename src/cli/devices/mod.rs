@@ -20,7 +20,10 @@ use view::View;
 
 /// The devices to list, and the format of the list.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = "\
+Examples:
+  tsdp devices -f policies/    list all devices, and which of these policies manage them",
+    after_long_help = format!("\
 ROUTES shows how many of the advertised or enabled routes are enabled. An exit node has two routes.
 LAST SEEN (UTC) is empty for a device that is connected, or that never was.
 
@@ -38,7 +41,7 @@ pub(super) struct DevicesArgs {
     #[arg(long, short, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
     /// When to color the table.
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     // Last: their headings in the help apply to all arguments that follow.
     #[command(flatten)]
@@ -61,6 +64,7 @@ enum Format {
 
 /// Reads the list with one request, and prints it.
 pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
+    args.policies.refuse_idle()?;
     let policies = if args.policies.are_given() {
         Some(args.policies.read().await?.policies)
     } else {

@@ -19,7 +19,10 @@ use crate::{
 /// The devices and settings to export, and the destination.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-#[command(after_help = format!("\
+#[command(after_help = "\
+Examples:
+  tsdp export --out tailnet/   write files by tags and by user",
+    after_long_help = format!("\
 Applying the exported policies as they are changes nothing, also on a device that joins later: each policy
 names its devices. Settings that they do not declare stay as they are. The export leaves out settings that
 have their default, ephemeral devices, devices that are shared in from other tailnets, and attributes outside
@@ -48,7 +51,7 @@ pub struct ExportArgs {
     pub group_by: GroupBy,
     /// The settings to write, separated by commas. The default leaves out authorized, name and ipv4, as a
     /// policy would revert a change that someone makes to them in an emergency.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
+    #[arg(hide_short_help = true, long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
     pub fields: Vec<Exported>,
     /// Write what Terraform declares: a file that terraform show -json has written, of a state or of a saved plan, or
     /// - for stdin. Needs no credential. Also writes the removed blocks by which Terraform hands its resources over.
@@ -58,10 +61,10 @@ pub struct ExportArgs {
     #[arg(long)]
     pub all: bool,
     /// Leave out posture attributes. Reading them takes one request for each device.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub without_attributes: bool,
     /// Also write ephemeral devices, which leave the tailnet by themselves.
-    #[arg(long)]
+    #[arg(hide_short_help = true, long)]
     pub include_ephemeral: bool,
     /// The namespace to write into the manifests [default: none, so that kubectl chooses].
     #[arg(long, short, value_name = "NAMESPACE")]

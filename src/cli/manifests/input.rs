@@ -15,8 +15,13 @@ const STDIN: &str = "-";
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Reads all paths, in the order of the arguments and, within a folder, of the names.
-pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
-    let mut input = Input::default();
+/// Without `written`, unless it is one of the paths.
+pub fn read(paths: &[PathBuf], written: Option<&Path>) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
+    let mut input = Input {
+        // A file that does not exist yet is in no folder.
+        written: written.and_then(|path| path.canonicalize().ok()),
+        ..Input::default()
+    };
     for path in paths {
         input.take(path);
     }
@@ -28,6 +33,8 @@ pub(super) struct Input {
     sources: Vec<Arc<Source>>,
     diagnostics: Vec<Diagnostic>,
     names: HashSet<String>,
+    /// The file that the command writes.
+    written: Option<PathBuf>,
 }
 
 impl Input {
@@ -61,10 +68,15 @@ impl Input {
             }
             if kind.is_dir() {
                 self.folder(&path);
-            } else if is_manifest(&path) {
+            } else if is_manifest(&path) && !self.is_written(&path) {
                 self.file(&path);
             }
         }
+    }
+
+    fn is_written(&self, path: &Path) -> bool {
+        let written = self.written.as_ref();
+        written.is_some_and(|written| path.canonicalize().is_ok_and(|path| path == *written))
     }
 
     fn file(&mut self, path: &Path) {

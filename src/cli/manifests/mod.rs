@@ -22,7 +22,10 @@ mod tree;
 mod wording;
 mod yaml;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -36,9 +39,14 @@ pub use self::{
 };
 
 /// Reads files, folders with their subfolders, and `-` for standard input. `namespace` is that of objects
-/// that name none. Fails with all diagnostics if the API server would refuse any object.
-pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Diagnostics> {
-    let (manifests, diagnostics) = read(paths, namespace);
+/// that name none, and `written` a file of these folders to leave out. Fails with all diagnostics if the API server would refuse any object.
+pub fn load(
+    paths: &[PathBuf],
+    written: Option<&Path>,
+    namespace: &str,
+) -> Result<Manifests, Diagnostics> {
+    let (sources, diagnostics) = input::read(paths, written);
+    let (manifests, diagnostics) = read_sources(&sources, namespace, diagnostics);
     // Warnings do not count, as the API server would accept the objects too.
     let has_errors = diagnostics.iter().any(|it| it.severity == Severity::Error);
     if has_errors {
@@ -50,7 +58,7 @@ pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Diagnostics
 /// As [`load`], but returns the valid objects together with the diagnostics of the others.
 #[must_use]
 pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Diagnostic>) {
-    let (sources, diagnostics) = input::read(paths);
+    let (sources, diagnostics) = input::read(paths, None);
     read_sources(&sources, namespace, diagnostics)
 }
 

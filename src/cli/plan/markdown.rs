@@ -1,119 +1,220 @@
 //! A plan as a comment on a pull request.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::view::{ChangeView, ReleasedView, View};
-use crate::{
-    cli::{output::printable, table},
-    plan::Hold,
+use super::{
+    group::{Group, Severity, groups},
+    notes::{notes_in_groups, released_lines},
+    view::View,
 };
+use crate::{cli::output::printable, model::counted};
 
 /// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
-/// plan.
+/// plan. Counted in bytes, of which a text has at least as many as characters.
 const MAX_LENGTH: usize = 60_000;
+/// What the groups may fill, so that released settings and notes have room too.
+const MAX_GROUPS: usize = 40_000;
+/// What the released settings may fill together with the groups.
+const MAX_RELEASED: usize = 48_000;
+/// Room for a last line that counts what is left out.
+const MAX_COUNTS: usize = 3_000;
+/// The most characters of one value or reason.
+const MAX_TEXT: usize = 600;
 
-/// The plan in `GitHub`'s Markdown: a heading, a table, and notes.
-pub(super) fn render(view: &View<'_>) -> String {
+/// The plan in `GitHub`'s Markdown: a heading with the numbers, a row for each group, and notes. `all` names
+/// every device.
+pub(super) fn render(view: &View<'_>, all: bool) -> String {
     let mut text = format!("### tsdp plan\n\n{}\n", view.totals);
-    if !view.changes.is_empty() || !view.released.is_empty() {
-        text += "\n| device | setting | now | declared | why |\n|---|---|---|---|---|\n";
-    }
-    let changes = view.changes.iter().map(change);
-    let rows = changes.chain(view.released.iter().map(released));
-    let total = view.changes.len() + view.released.len();
-    for (reported, row) in rows.enumerate() {
-        // In bytes, of which a text has at least as many as characters.
-        if text.len() + row.len() > MAX_LENGTH {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n… and {} more.", total - reported);
-            break;
-        }
-        text += &row;
-    }
-    let mut notes = view.notes.iter().peekable();
-    if notes.peek().is_some() {
-        text.push('\n');
-    }
-    for note in notes {
-        let row = format!("- {}: {}\n", code(&note.policy), prose(&note.message));
-        if text.len() + row.len() > MAX_LENGTH {
-            text += "- …\n";
-            break;
-        }
-        text += &row;
-    }
+    add_groups(&mut text, &groups(&view.changes), all);
+    let released = released_lines(&view.released, all);
+    let released = released.iter().map(|line| prose(&shortened(line)));
+    add_list(
+        &mut text,
+        released.collect(),
+        MAX_RELEASED,
+        "released setting",
+    );
+    let notes = notes_in_groups(&view.notes, all).into_iter();
+    let notes = notes
+        .map(|(policy, message)| format!("{}: {}", code(&policy), prose(&shortened(&message))));
+    add_list(&mut text, notes.collect(), MAX_LENGTH, "note");
     text
 }
 
-/// The row of a change.
-fn change(change: &ChangeView<'_>) -> String {
-    let why = match (&change.held, &change.disruptive) {
-        (Some(held), Some(lost)) if !is_held_for_disruption(change) => {
-            format!("**held**: {}; **disruptive**: {}", prose(held), prose(lost))
+/// A table of the groups that have room, and the counts of the others.
+fn add_groups(text: &mut String, groups: &[Group<'_>], all: bool) {
+    let mut table = "\n| devices | setting | change | why |\n|---|---|---|---|\n".to_owned();
+    let mut shown = 0;
+    for group in groups {
+        let row = row(group, all);
+        let row = match MAX_GROUPS.checked_sub(text.len() + table.len() + MAX_COUNTS) {
+            Some(room) if row.len() <= room => row,
+            // The number of the devices says more than no row.
+            Some(room) => match self::row(group, false) {
+                row if row.len() <= room => row,
+                _ => break,
+            },
+            None => break,
+        };
+        table += &row;
+        shown += 1;
+    }
+    // Never the titles alone.
+    if shown > 0 {
+        text.push_str(&table);
+    }
+    add_rest(text, &groups[shown..]);
+}
+
+/// The changes that have no row, by severity and setting.
+fn add_rest(text: &mut String, groups: &[Group<'_>]) {
+    if groups.is_empty() {
+        return;
+    }
+    let mut kinds: BTreeMap<(Severity, String), usize> = BTreeMap::new();
+    for group in groups {
+        // Each attribute is a field, and there can be thousands.
+        let field = group.changes.first().map(|change| change.place.of_spec());
+        let field = field.map(|field| field.to_string()).unwrap_or_default();
+        *kinds.entry((group.severity, field)).or_default() += group.changes.len();
+    }
+    let changes = groups.iter().map(|group| group.changes.len()).sum();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "\nNot shown: {} in {}.\n",
+        counted::<usize>(changes, "change"),
+        counted(groups.len(), "group")
+    );
+    for ((severity, field), changes) in kinds {
+        let (word, changes) = (label(severity), counted(changes, "change"));
+        let _ = writeln!(text, "- {}: {changes}{word}", code(&field));
+    }
+}
+
+fn label(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Disruptive => ", **disruptive**",
+        Severity::HeldDisruptive => ", **held** and **disruptive**",
+        Severity::Held => ", **held**",
+        Severity::Other => "",
+        Severity::OnlyShown => ", only shown",
+    }
+}
+
+/// A list of the items that have room, and the count of the others.
+fn add_list(text: &mut String, items: Vec<String>, most: usize, noun: &str) {
+    let total = items.len();
+    for (shown, item) in items.into_iter().enumerate() {
+        if shown == 0 {
+            text.push('\n');
         }
-        (Some(held), _) => format!("**held**: {}", prose(held)),
-        (None, Some(lost)) => format!(
-            "{} by {}; **disruptive**: {}",
-            table::reason(change.difference),
-            code(&change.policies.join(", ")),
-            prose(lost)
-        ),
-        (None, None) => format!(
-            "{} by {}",
-            table::reason(change.difference),
-            code(&change.policies.join(", "))
-        ),
+        if text.len() + item.len() + 100 > most {
+            let more = counted(total - shown, noun);
+            let _ = writeln!(text, "- … and {more} not shown");
+            break;
+        }
+        let _ = writeln!(text, "- {item}");
+    }
+}
+
+/// The row of a group.
+fn row(group: &Group<'_>, all: bool) -> String {
+    let devices = if group.is_named(all) {
+        let names: Vec<_> = group.names().map(code).collect();
+        format!("{}: {}", group.devices(), names.join(", "))
+    } else if group.changes.len() == 1 {
+        code(&group.devices())
+    } else {
+        group.devices()
     };
     format!(
-        "| {} | {} | {} | {} | {why} |\n",
-        code(change.device),
-        code(&change.field),
-        code(&change.before),
-        code(&change.after),
+        "| {devices} | {} | {} | {} |\n",
+        code(group.field),
+        code(&group.change.join(" ")),
+        why(group),
     )
 }
 
-/// Whether the reason of the hold says what the change disrupts.
-fn is_held_for_disruption(change: &ChangeView<'_>) -> bool {
-    matches!(change.difference.hold, Some(Hold::Disruption(_)))
+/// The reason, with the words that matter most in bold.
+fn why(group: &Group<'_>) -> String {
+    let mut why = prose(&shortened(&group.why));
+    for word in ["disruptive: ", "held: "] {
+        let at = match (why.starts_with(word), why.find(&format!("; {word}"))) {
+            (true, _) => 0,
+            (false, Some(at)) if word == "held: " => at + 2,
+            _ => continue,
+        };
+        let bold = format!("**{}**: ", word.trim_end_matches(": "));
+        why.replace_range(at..at + word.len(), &bold);
+    }
+    why
 }
 
-/// The row of a setting that stays.
-fn released(setting: &ReleasedView<'_>) -> String {
-    format!(
-        "| {} | {} | {} | | {}; was declared by {} |\n",
-        code(setting.device),
-        code(&setting.field),
-        setting.value.map(code).unwrap_or_default(),
-        setting.outcome,
-        code(&setting.policy),
-    )
+/// At most [`MAX_TEXT`] characters: the beginning, the end, and the number of those between.
+fn shortened(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let Some(left_out) = letters
+        .len()
+        .checked_sub(MAX_TEXT)
+        .filter(|count| *count > 0)
+    else {
+        return text.to_owned();
+    };
+    let end = letters.len() - MAX_TEXT / 3;
+    let first: String = letters[..end - left_out].iter().collect();
+    let last: String = letters[end..].iter().collect();
+    format!("{first} … {left_out} characters … {last}")
 }
 
 /// A code span in a table cell. Nothing in it acts as markup or mentions a user.
 fn code(text: &str) -> String {
-    format!(
-        "`{}`",
-        // A backtick would end the span, and GitHub splits a cell at a pipe even within one.
-        printable(text).replace('`', "'").replace('|', "\\|")
-    )
+    // Without spaces around it, which a code span would drop.
+    let text = printable(shortened(text).trim());
+    // Two backticks would begin a longer span.
+    if text.is_empty() {
+        return String::new();
+    }
+    // A backtick would end the span, and GitHub splits a cell at a pipe even within one.
+    format!("`{}`", text.replace('`', "'").replace('|', "\\|"))
 }
 
-/// Text outside of code spans: escapes markup, so that a device's name can neither hide nor forge content.
+/// Text outside of code spans: escapes markup, so that a device's name can neither hide nor forge content, and
+/// breaks what GitHub and GitLab turn into links: `@user`, `#1`, `!1`, `https://`, `www.`, `GH-1`.
 fn prose(text: &str) -> String {
-    let mut plain = String::new();
-    for letter in printable(text).chars() {
+    let text = printable(text);
+    let mut plain = String::with_capacity(text.len());
+    for letter in text.chars() {
         if matches!(
             letter,
-            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~'
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '&' | '$' | '!'
         ) {
             plain.push('\\');
         }
+        // A word joiner: an invisible character, which is part of no link. Before the letter after a sign, and
+        // before a dot or hyphen within a word.
+        let breaks_a_word = match letter {
+            '.' => ends_with(&plain, "www"),
+            '-' => ends_with(&plain, "gh"),
+            '/' => plain.ends_with(':'),
+            _ => false,
+        };
+        if breaks_a_word {
+            plain.push('\u{2060}');
+        }
         plain.push(letter);
-        if letter == '@' {
-            // A word joiner: without it GitHub would notify a user of that name.
+        if matches!(letter, '@' | '#' | '!' | '~' | '%' | '$' | '&') {
             plain.push('\u{2060}');
         }
     }
     plain
+}
+
+/// Whatever the case.
+fn ends_with(text: &str, word: &str) -> bool {
+    let last = text
+        .len()
+        .checked_sub(word.len())
+        .and_then(|at| text.get(at..));
+    last.is_some_and(|last| last.eq_ignore_ascii_case(word))
 }

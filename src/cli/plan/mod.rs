@@ -1,8 +1,14 @@
 //! `tsdp plan`: shows what policies would change in a tailnet. Only reads.
 
+mod group;
+mod lines;
 mod markdown;
+mod notes;
 mod plan_run;
 mod saved;
+#[cfg(test)]
+mod tests;
+mod text;
 mod view;
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -17,7 +23,7 @@ use super::{
     process::AnyError,
     prune_from::PruneFromArgs,
 };
-use crate::{cli::table::Style, plan::PolicyInput};
+use crate::plan::PolicyInput;
 pub(super) use plan_run::PlanRun;
 pub(super) use saved::SavedPlan;
 
@@ -26,7 +32,11 @@ pub(super) const CHANGES: u8 = 2;
 
 /// The policies to plan, and the format of the plan.
 #[derive(Debug, Args)]
-#[command(after_help = format!("\
+#[command(after_help = "\
+Examples:
+  tsdp plan -f policies/       show what these policies would change
+  tsdp plan --from-cluster     show what the policies of a cluster would change",
+    after_long_help = format!("\
 Reads the list of devices with one request, and the attributes of each device for which a policy declares
 some. Marks the changes that the controller would hold, including those over the limit of changed devices
 (maxChangedDevices of the TailscaleTailnet among the manifests, else 10%).
@@ -41,6 +51,7 @@ Exit codes:
 
 Examples:
   tsdp plan -f policies/                      show what these policies would change
+  tsdp plan -f policies/ --all                name each device of a change that many share
   tsdp plan -f policies/ -o markdown          write it as a comment on a pull request
   tsdp plan -f policies/ --out plan.json      also save it, for tsdp apply plan.json
   tsdp plan -f policies/ --prune-from HEAD~1  also delete the attributes that are no longer declared
@@ -53,8 +64,11 @@ pub(super) struct PlanArgs {
     /// --from-cluster, because the controller applies the policies of a cluster.
     #[arg(long, value_name = "FILE", conflicts_with = "from_cluster")]
     out: Option<PathBuf>,
+    /// Name every device. Without it, a line for ten or more devices only counts them.
+    #[arg(long)]
+    all: bool,
     /// When to color the table.
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
     allow: AllowArgs,
@@ -80,7 +94,9 @@ enum Format {
 }
 
 /// Makes the plan and prints it.
-pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
+pub(super) async fn run(mut args: PlanArgs) -> Result<ExitCode, AnyError> {
+    // Else the plan of an earlier run would be an error in its folder.
+    args.policies.written.clone_from(&args.out);
     if !args.policies.are_given() {
         return Err("found no policies. Add -f and a file or folder, or --from-cluster".into());
     }
@@ -102,13 +118,10 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     let plan_run = PlanRun::make(&client, policies, guardrails.read()?, &earlier, limit).await?;
     let view = plan_run.view();
     output::print(&match args.output {
-        Format::Table => view.table(Style {
-            width: output::width(),
-            color: args.color.is_on(),
-        }),
+        Format::Table => view.text(args.color, args.all),
         Format::Json => output::json(&view)?,
         Format::Yaml => serde_yaml::to_string(&view)?,
-        Format::Markdown => markdown::render(&view),
+        Format::Markdown => markdown::render(&view, args.all),
     })?;
     if let Some(path) = &args.out {
         let saved = SavedPlan::of(&objects, guardrails, earlier, &plan_run, &view)?;

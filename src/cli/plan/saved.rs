@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The version of the format. A file of another version is refused.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 /// The maximum number of changed devices that an error lists.
 const MAX_LISTED: usize = 20;
 

@@ -6,15 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{
-        no_device::why_no_device,
-        snapshot::Snapshot,
-        table::{self, Style},
-    },
+    cli::{no_device::why_no_device, snapshot::Snapshot},
     model::{NodeId, counted},
     plan::{
-        ChangeCause, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, ReleasedSetting,
-        TailnetPlan,
+        Change, ChangeCause, Difference, Field, Forbidden, Hold, Impact, PolicyInput, PolicyKey,
+        ReleasedSetting, TailnetPlan,
     },
 };
 
@@ -40,8 +36,8 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub node_id: &'a NodeId,
     /// The setting, named as in a manifest.
     pub field: String,
-    pub before: String,
-    pub after: String,
+    pub before: Value,
+    pub after: Value,
     /// The reason for the change: see [`Difference::why`].
     pub why: String,
     /// Since when the device differs: `Declared`, `Drift`, `Joined`, or `Released`. Absent for files, which have
@@ -56,6 +52,8 @@ pub(in crate::cli) struct ChangeView<'a> {
     /// Why it is held, and how to let it through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    #[serde(skip)]
+    pub place: Field,
     #[serde(skip)]
     pub difference: &'a Difference,
     #[serde(skip)]
@@ -81,6 +79,8 @@ pub(in crate::cli) struct ReleasedView<'a> {
     pub policy: String,
     /// [`STAYS`].
     pub outcome: &'static str,
+    #[serde(skip)]
+    pub place: Field,
 }
 
 /// A remark on a policy.
@@ -89,6 +89,57 @@ pub(in crate::cli) struct ReleasedView<'a> {
 pub(in crate::cli) struct Note {
     pub policy: String,
     pub message: String,
+    /// What the message is about, if it is about a field of one device.
+    #[serde(skip)]
+    pub overridden: Option<Overridden>,
+}
+
+/// A field that another policy owns.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::cli) struct Overridden {
+    owner: String,
+    field: String,
+}
+
+impl Overridden {
+    /// The message about these devices.
+    pub fn on(&self, devices: &str) -> String {
+        format!(
+            "overridden by {}, which declares another {} for {devices}. Edit one of the two",
+            self.owner, self.field
+        )
+    }
+}
+
+/// An observed or desired value.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(in crate::cli) enum Value {
+    One(String),
+    /// The entries of a list. Absent: unknown to the reader of the plan.
+    List(Option<Vec<String>>),
+}
+
+/// The observed and the desired value of a change.
+fn values(change: &Change) -> (Value, Value) {
+    let list = |entries| Value::List(Some(entries));
+    match change {
+        Change::List(change) => (
+            list(change.before().entries()),
+            list(change.after().entries()),
+        ),
+        Change::NotCompared {
+            field: Field::List(_),
+            after,
+        } => {
+            let entries = after.split(',').filter(|entry| *entry != "none");
+            (
+                Value::List(None),
+                list(entries.map(str::to_owned).collect()),
+            )
+        }
+        _ => (Value::One(change.before()), Value::One(change.after())),
+    }
 }
 
 /// The numbers of the summary.
@@ -128,36 +179,22 @@ impl<'a> View<'a> {
         let plans = tailnet_plan.devices.values();
         let differences = plans.flat_map(|plan| plan.differences.iter().chain(&plan.shown));
         let mut changes: Vec<_> = differences
-            .map(|difference| ChangeView::of(difference, snapshot, now))
+            .map(|difference| {
+                let device = snapshot.fleet.get(&difference.node);
+                let impact = device.and_then(|it| Impact::of(&difference.change, it, now));
+                ChangeView::of(difference, impact)
+            })
             .collect();
         // By name, as people look for a device; two devices can have one.
         changes.sort_by_key(|change| (change.device, change.node_id));
-        let mut totals = Totals {
+        let totals = Totals {
             devices: snapshot.fleet.own_count(),
             policies: policies.len(),
             refused: tailnet_plan.refused.len(),
             unread: snapshot.failures.len(),
             released: tailnet_plan.released.len(),
-            ..Totals::default()
+            ..Totals::of(&changes)
         };
-        // The changes are sorted by device, so that comparing neighbors counts the devices.
-        let mut last = None;
-        for change in &changes {
-            match &change.difference.hold {
-                None => {
-                    totals.changes += 1;
-                    totals.disruptive += usize::from(change.impact.is_some());
-                    totals.changed_devices +=
-                        usize::from(last.replace(change.node_id) != Some(change.node_id));
-                }
-                // Not among the held ones, as no approval lets them through.
-                Some(Hold::Suspended(_) | Hold::Observed) => totals.only_shown += 1,
-                Some(_) => {
-                    totals.held += 1;
-                    totals.held_disruptive += usize::from(change.impact.is_some());
-                }
-            }
-        }
         Self {
             changes,
             released: released(&tailnet_plan.released),
@@ -165,50 +202,24 @@ impl<'a> View<'a> {
             totals,
         }
     }
-
-    /// The plan for a terminal.
-    pub fn table(&self, style: Style) -> String {
-        let mut text = String::new();
-        if !self.changes.is_empty() {
-            let rows = self
-                .changes
-                .iter()
-                .map(|change| (change.difference, change.impact.clone()));
-            text += &table::table(rows, style);
-            text += "\n\n";
-        }
-        text.extend(self.released.iter().map(|released| format!("{released}\n")));
-        // Empty parts leave no empty line behind.
-        if !self.released.is_empty() {
-            text.push('\n');
-        }
-        text.extend(
-            self.notes
-                .iter()
-                .map(|note| format!("{}: {}\n", note.policy, note.message)),
-        );
-        if !self.notes.is_empty() {
-            text.push('\n');
-        }
-        text + &self.totals.to_string() + "\n"
-    }
 }
 
 impl<'a> ChangeView<'a> {
-    fn of(difference: &'a Difference, snapshot: &Snapshot, now: Timestamp) -> Self {
-        let device = snapshot.fleet.get(&difference.node);
-        let impact = device.and_then(|device| Impact::of(&difference.change, device, now));
+    pub(super) fn of(difference: &'a Difference, impact: Option<Impact>) -> Self {
+        let (before, after) = values(&difference.change);
+        let place = difference.change.field();
         Self {
             device: &difference.device,
             node_id: &difference.node,
-            field: difference.change.field().to_string(),
-            before: difference.change.before(),
-            after: difference.change.after(),
+            field: place.to_string(),
+            before,
+            after,
             why: difference.why.to_string(),
             cause: difference.cause.map(ChangeCause::as_str),
             policies: difference.owners().map(ToString::to_string).collect(),
             disruptive: impact.as_ref().map(ToString::to_string),
             held: difference.hold.as_ref().map(ToString::to_string),
+            place,
             difference,
             impact,
         }
@@ -224,6 +235,7 @@ fn released(settings: &[ReleasedSetting]) -> Vec<ReleasedView<'_>> {
         value: setting.value.as_deref(),
         policy: setting.policy.to_string(),
         outcome: STAYS,
+        place: setting.field.clone(),
     });
     // In the order of the changes, so that both can be compared.
     let mut views: Vec<_> = views.collect();
@@ -231,17 +243,31 @@ fn released(settings: &[ReleasedSetting]) -> Vec<ReleasedView<'_>> {
     views
 }
 
-impl fmt::Display for ReleasedView<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.device, self.field)?;
-        if let Some(value) = self.value {
-            write!(f, " ({value})")?;
-        }
-        write!(f, " {} (was declared by {})", self.outcome, self.policy)
-    }
-}
-
 impl Totals {
+    /// Counts changes, which are sorted by device.
+    pub(super) fn of(changes: &[ChangeView<'_>]) -> Self {
+        let mut totals = Self::default();
+        // Comparing neighbors counts the devices.
+        let mut last = None;
+        for change in changes {
+            match &change.difference.hold {
+                None => {
+                    totals.changes += 1;
+                    totals.disruptive += usize::from(change.impact.is_some());
+                    totals.changed_devices +=
+                        usize::from(last.replace(change.node_id) != Some(change.node_id));
+                }
+                // Not among the held ones, as no approval lets them through.
+                Some(Hold::Suspended(_) | Hold::Observed) => totals.only_shown += 1,
+                Some(_) => {
+                    totals.held += 1;
+                    totals.held_disruptive += usize::from(change.impact.is_some());
+                }
+            }
+        }
+        totals
+    }
+
     /// Whether there is anything left to do, for this program or for a person.
     pub fn asks_for_something(&self) -> bool {
         self.changes + self.held + self.refused > 0
@@ -289,25 +315,30 @@ impl fmt::Display for Totals {
 
 fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapshot) -> Vec<Note> {
     let mut notes = Vec::new();
-    let mut add = |policy: &PolicyKey, message: String| {
+    let mut add = |policy: &PolicyKey, message: String, overridden: Option<Overridden>| {
         notes.push(Note {
             policy: policy.to_string(),
             message,
+            overridden,
         });
     };
     for declared in policies {
         match &declared.policy {
-            Err(errors) => add(&declared.key, format!("not valid: {}", errors.join("; "))),
+            Err(errors) => add(
+                &declared.key,
+                format!("not valid: {}", errors.join("; ")),
+                None,
+            ),
             // Before its devices: a policy that is not allowed has none.
             Ok(_) if let Some(forbidden) = tailnet_plan.refused.get(&declared.key) => {
-                add(&declared.key, not_allowed(forbidden));
+                add(&declared.key, not_allowed(forbidden), None);
             }
             Ok(policy) => {
                 let binding = tailnet_plan.bindings.get(&declared.key);
                 if let Some(why) = binding
                     .and_then(|binding| why_no_device(&policy.target, binding, &snapshot.fleet))
                 {
-                    add(&declared.key, why);
+                    add(&declared.key, why, None);
                 }
             }
         }
@@ -319,11 +350,11 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
             None => node.to_string(),
         };
         for lost in &plan.owners.conflicts {
-            let message = format!(
-                "overridden by {}, which declares another {} for {device}. Edit one of the two",
-                lost.owner, lost.field
-            );
-            add(&lost.overridden, message);
+            let overridden = Overridden {
+                owner: lost.owner.to_string(),
+                field: lost.field.to_string(),
+            };
+            add(&lost.overridden, overridden.on(&device), Some(overridden));
         }
     }
     notes

@@ -29,7 +29,11 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 
 /// The cluster to show, and the format.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    after_help = "\
+Examples:
+  tsdp status                  show whether action is required",
+    after_long_help = "\
 The page needs no Tailscale credential. It shows the leader and its lease, each tailnet, the policies by the
 reason of their Ready condition, the held plans with the command that approves each, and what changed within
 the last hour.
@@ -43,7 +47,8 @@ Examples:
   tsdp status                  one page about the cluster of the current context
   tsdp status --watch          the same, read again every two seconds
   tsdp status -o json          for programs
-  kubectl tsdp status          the same, as a plugin of kubectl")]
+  kubectl tsdp status          the same, as a plugin of kubectl"
+)]
 pub(super) struct StatusArgs {
     /// The namespace of the controller.
     #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
@@ -55,7 +60,7 @@ pub(super) struct StatusArgs {
     #[arg(long, short)]
     watch: bool,
     /// When to color the page.
-    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(hide_short_help = true, long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     // Last: its heading in the help applies to all arguments that follow.
     #[command(flatten)]

@@ -5,7 +5,7 @@ use kube::{Api, Client, api::ListParams};
 
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
-    cli::process::AnyError,
+    cli::{process::AnyError, server_error},
     controller::LEASE,
 };
 
@@ -31,13 +31,12 @@ pub(super) async fn cluster(client: &Client, namespace: &str) -> Result<Cluster,
         leases.get_opt(LEASE),
         images(client, namespace),
     );
-    let cannot = |what: &str, error: kube::Error| format!("cannot list the {what}: {error}");
     Ok(Cluster {
         // A reader of policies need not be permitted to read the controller's namespace.
-        lease: lease.map_err(|error| error.to_string()),
+        lease: lease.map_err(|error| server_error::of(error).to_string()),
         images,
-        tailnets: tailnets.map_err(|error| cannot("tailnets", error))?.items,
-        policies: policies.map_err(|error| cannot("policies", error))?.items,
+        tailnets: tailnets.map_err(server_error::of)?.items,
+        policies: policies.map_err(server_error::of)?.items,
     })
 }
 

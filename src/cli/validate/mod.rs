@@ -33,7 +33,10 @@ use outcome::Outcome;
 #[derive(Debug, Args)]
 #[command(
     override_usage = "tsdp validate [OPTIONS] -f <PATH>...",
-    after_help = format!("\
+    after_help = "\
+Examples:
+  tsdp validate -f policies/   check a folder with its subfolders",
+    after_long_help = format!("\
 Reports all errors at once: invalid YAML, unknown fields, and violations of the schemas and rules of the
 resources. Also reports errors between objects: duplicate objects, conflicts between policies, settings that
 the guardrails of a tailnet in the same manifests deny (allowedPolicies, with the labels of Namespace objects

@@ -141,7 +141,7 @@ pub(super) fn dependent(report: &DeviceReport) -> Option<ReadyState> {
     let first = waiting.clone().next()?;
     let known = waiting.find_map(|it| Some((&it.change, reason(it)?)));
     let message = match known {
-        Some((change, why)) => format!("{}: {change} is not sent: {why}.", called(report)),
+        Some((change, why)) => format!("{}: {change:#} is not sent: {why}.", called(report)),
         // It is under way.
         None if report.working => return None,
         None => format!(
@@ -198,7 +198,7 @@ pub(super) fn holds(report: &DeviceReport) -> Vec<(String, ReadyState)> {
 fn held_by(report: &DeviceReport, difference: &Difference, hold: &Hold) -> ReadyState {
     let called = called(report);
     let change = &difference.change;
-    let message = format!("{called}: {change} is held: {hold}.");
+    let message = format!("{called}: {change:#} is held: {hold}.");
     match hold {
         Hold::Disruption(_) => ReadyState::retrying(Reason::DisruptionHeld, message),
         Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
@@ -320,12 +320,13 @@ pub(super) fn pending_conflict(node: &NodeId, label: &str, conflict: &Conflict) 
 /// A difference, with what it waits for if nothing holds it.
 pub(super) fn pending(difference: &Difference, waits: Option<&String>) -> PendingChange {
     let held = difference.hold.as_ref().map(ToString::to_string);
+    let (before, after) = difference.change.brief();
     PendingChange {
         device: difference.node.to_string(),
         name: difference.device.clone(),
         field: difference.change.field().to_string(),
-        before: difference.change.before(),
-        after: difference.change.after(),
+        before,
+        after,
         reason: difference.why.to_string(),
         held: held.or_else(|| waits.cloned()),
     }

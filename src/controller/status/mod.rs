@@ -16,6 +16,7 @@ mod ready_state;
 mod record;
 mod release;
 mod selector;
+mod size;
 mod tailnet;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use super::{
     conditions::{Conditions, SyncState},
     device, permissions,
     ready_state::{ReadyState, failed},
-    record, release, selector,
+    record, release, selector, size,
     text::{count, whole_second},
 };
 use crate::{
@@ -70,6 +70,7 @@ pub fn of_policy(
     approval::describe(&mut status, report);
     release::describe(&mut status, report);
     actions::describe(&mut status, report);
+    size::fit(&mut status);
     status
 }
 

@@ -247,7 +247,7 @@ pub(super) fn in_sync(report: &SelectorReport) -> SyncState {
             .differences
             .iter()
             .take(NAMED)
-            .map(|difference| format!("{}: {}", difference.device, difference.change))
+            .map(|difference| format!("{}: {:#}", difference.device, difference.change))
             .collect();
         let total = match report.out_of_sync {
             1 => "One difference".to_owned(),

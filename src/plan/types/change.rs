@@ -205,6 +205,18 @@ impl Change {
         }
     }
 
+    /// The observed and the desired value, for people. Long lists are shortened.
+    #[must_use]
+    pub fn brief(&self) -> (String, String) {
+        match self {
+            Self::List(change) => (
+                format!("{:#}", change.before()),
+                format!("{:#}", change.after()),
+            ),
+            _ => (self.before(), self.after()),
+        }
+    }
+
     /// Whether it would replace an attribute that could not be read.
     #[must_use]
     pub fn replaces_unknown(&self) -> bool {
@@ -232,14 +244,20 @@ impl Change {
     }
 }
 
-/// One line: `tags: tag:a → tag:a,tag:b`.
+/// One line: `tags: tag:a → tag:a,tag:b`. `{:#}` shortens long lists.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The observed value is unknown, or its reader may not learn it.
         if let Self::NotCompared { field, after } = self {
             return write!(f, "{field}: {after}");
         }
-        write!(f, "{}: {} → {}", self.field(), self.before(), self.after())
+        match self {
+            Self::List(change) if f.alternate() => {
+                let (before, after) = (change.before(), change.after());
+                write!(f, "{}: {before:#} → {after:#}", self.field())
+            }
+            _ => write!(f, "{}: {} → {}", self.field(), self.before(), self.after()),
+        }
     }
 }
 

@@ -37,14 +37,14 @@ async fn one_shot_actions_are_planned_and_left_to_the_controller() {
     let reported = planned
         .with_code(2)
         .replace(&at.to_string(), "2026-00-00T00:00:00Z");
-    insta::assert_snapshot!(reported, @"
-    DEVICE  SETTING         NOW                             DECLARED                            WHY
-    ci-1    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: deletes the device for good
-    ci-2    deleteInactive  last seen 2026-01-05T08:00:00Z  deleted                             held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: deletes the device for good
-    ci-new  expireKeyAt     expires 2099-01-01T00:00:00Z    expired as of 2026-00-00T00:00:00Z  held: a one-shot action needs a status that records it: only the controller does it, in a cluster; disruptive: cuts the device off until someone logs in to it
+    insta::assert_snapshot!(reported, @r#"
+    DEVICES    SETTING         CHANGE
+    2 devices  deleteInactive  last seen 2026-01-05T08:00:00Z → deleted  (disruptive: deletes the device for good; held: a one-shot action needs a status that records it: only the controller does it, in a cluster; declared by default/runners)
+      ci-1, ci-2
+    ci-new     expireKeyAt     expires 2099-01-01T00:00:00Z → expired as of 2026-00-00T00:00:00Z  (disruptive: cuts the device off until someone logs in to it; held: a one-shot action needs a status that records it: only the controller does it, in a cluster; declared by default/expire)
 
     No change now, 3 held (3 disruptive); 2 policies, 4 devices in the tailnet.
-    ");
+    "#);
     let plan = ["plan", "-f", "-", "-o", "json"];
     let reported = tailnet.run_with(&plan, &policies).await.with_code(2);
     let reported: serde_json::Value = serde_json::from_str(&reported).unwrap();

@@ -31,65 +31,34 @@ async fn a_plan_shows_changes_reasons_and_disruptions() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let plain = table(&tailnet, &[], &[]).await.with_code(2);
     insta::assert_snapshot!(plain, @r#"
-    DEVICE         SETTING                 NOW                     DECLARED                WHY
-    amelie-laptop  keyExpiry               Disabled                Enabled                 declared by
-                                                                                           network/amelie-laptop
-    amelie-laptop  postureAttributes[cust  none                    true until              declared by
-                   om:audited]                                     2035-01-01T00:00:00Z    network/amelie-laptop
-    amelie-laptop  postureAttributes[cust  none                    12                      declared by
-                   om:patchLevel]                                                          network/amelie-laptop
-    amelie-laptop  postureAttributes[cust  "silver"                "gold"                  declared by
-                   om:tier]                                                                network/amelie-laptop
-    ci-runner      authorized              false                   true                    declared by
-                                                                                           network/ci-runner
-    ci-runner      tags                    none                    tag:ci                  declared by
-                                                                                           network/ci-runner;
-                                                                                           disruptive: takes the
-                                                                                           device from
-                                                                                           ci@example.com for
-                                                                                           good
-    fra-router     tags                    tag:router              tag:fra,tag:router      declared by
-                                                                                           network/fra-router
-    fra-router     keyExpiry               Enabled                 Disabled                declared by
-                                                                                           network/fra-router
-    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  10.0.0.0/16,fd7a:10::/  declared by
-                                           0/24                    48                      network/fra-router;
-                                                                                           disruptive: withdraws
-                                                                                           192.168.0.0/24
-    fra-router     exitNode                none                    0.0.0.0/0,::/0          declared by
-                                                                                           network/fra-router
-    ip-10-0-3-7    tags                    none                    tag:db                  declared by
-                                                                                           network/orders-db;
-                                                                                           disruptive: takes the
-                                                                                           device from
-                                                                                           ops@example.com for
-                                                                                           good
-    ip-10-0-3-7    keyExpiry               Enabled                 Disabled                declared by
-                                                                                           network/orders-db
-    ip-10-0-3-7    name                    ip-10-0-3-7             orders-db               declared by
-                                                                                           network/orders-db
-    ip-10-0-3-7    ipv4                    100.90.1.7              100.80.0.10             declared by
-                                                                                           network/orders-db;
-                                                                                           disruptive: breaks
-                                                                                           connections to the
-                                                                                           old address
-    lobby-kiosk    authorized              true                    false                   declared by
-                                                                                           network/lobby-kiosk;
-                                                                                           disruptive: takes the
-                                                                                           device out of the
-                                                                                           tailnet
-    lobby-kiosk    enabledRoutes           10.9.0.0/24             none                    declared by
-                                                                                           network/lobby-kiosk;
-                                                                                           disruptive: withdraws
-                                                                                           10.9.0.0/24
-    old-gateway    enabledRoutes           172.16.0.0/12           none                    declared by
-                                                                                           network/old-gateway;
-                                                                                           disruptive: withdraws
-                                                                                           172.16.0.0/12
-    old-gateway    exitNode                0.0.0.0/0,::/0          none                    declared by
-                                                                                           network/old-gateway;
-                                                                                           disruptive: is no
-                                                                                           longer an exit node
+    DEVICES        SETTING        CHANGE
+    ci-runner      tags           +tag:ci
+                   (disruptive: takes the device from ci@example.com for good; declared by network/ci-runner)
+    fra-router     enabledRoutes  +fd7a:10::/48 -192.168.0.0/24
+                   (disruptive: withdraws 192.168.0.0/24; declared by network/fra-router)
+    ip-10-0-3-7    tags           +tag:db
+                   (disruptive: takes the device from ops@example.com for good; declared by network/orders-db)
+    ip-10-0-3-7    ipv4           100.90.1.7 → 100.80.0.10
+                   (disruptive: breaks connections to the old address; declared by network/orders-db)
+    lobby-kiosk    authorized     true → false
+                   (disruptive: takes the device out of the tailnet; declared by network/lobby-kiosk)
+    lobby-kiosk    enabledRoutes  -10.9.0.0/24
+                   (disruptive: withdraws 10.9.0.0/24; declared by network/lobby-kiosk)
+    old-gateway    enabledRoutes  -172.16.0.0/12
+                   (disruptive: withdraws 172.16.0.0/12; declared by network/old-gateway)
+    old-gateway    exitNode       -0.0.0.0/0 -::/0
+                   (disruptive: is no longer an exit node; declared by network/old-gateway)
+    amelie-laptop  keyExpiry      Disabled → Enabled  (declared by network/amelie-laptop)
+    amelie-laptop  postureAttributes[custom:audited]  none → true until 2035-01-01T00:00:00Z
+                   (declared by network/amelie-laptop)
+    amelie-laptop  postureAttributes[custom:patchLevel]  none → 12  (declared by network/amelie-laptop)
+    amelie-laptop  postureAttributes[custom:tier]  "silver" → "gold"  (declared by network/amelie-laptop)
+    ci-runner      authorized     false → true  (declared by network/ci-runner)
+    fra-router     tags           +tag:fra  (declared by network/fra-router)
+    fra-router     keyExpiry      Enabled → Disabled  (declared by network/fra-router)
+    fra-router     exitNode       +0.0.0.0/0 +::/0  (declared by network/fra-router)
+    ip-10-0-3-7    keyExpiry      Enabled → Disabled  (declared by network/orders-db)
+    ip-10-0-3-7    name           ip-10-0-3-7 → orders-db  (declared by network/orders-db)
 
     18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
     "#);
@@ -117,16 +86,12 @@ async fn a_plan_shows_changes_reasons_and_disruptions() {
         let lines = text.lines().filter(|line| line.contains(part));
         lines.collect::<Vec<_>>().join("\n").replace('\u{1b}', "␛")
     };
-    insta::assert_snapshot!(lines(&colored, "fra-router"), @"
-    fra-router     tags                    tag:router              ␛[38;5;2mtag:fra,tag:router      ␛[39m␛[38;5;2mdeclared by            ␛[39m
-                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
-    fra-router     keyExpiry               Enabled                 ␛[38;5;2mDisabled                ␛[39m␛[38;5;2mdeclared by            ␛[39m
-                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
-    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  ␛[38;5;1m10.0.0.0/16,fd7a:10::/  ␛[39m␛[38;5;1mdeclared by            ␛[39m
-                                           0/24                    ␛[38;5;1m48                      ␛[39m␛[38;5;1mnetwork/fra-router;    ␛[39m
-    fra-router     exitNode                none                    ␛[38;5;2m0.0.0.0/0,::/0          ␛[39m␛[38;5;2mdeclared by            ␛[39m
-                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
-    ");
+    insta::assert_snapshot!(lines(&colored, "fra-router  "), @r#"
+    fra-router     ␛[31menabledRoutes  +fd7a:10::/48 -192.168.0.0/24␛[39m
+    fra-router     ␛[32mtags           +tag:fra  (declared by network/fra-router)␛[39m
+    fra-router     ␛[32mkeyExpiry      Enabled → Disabled  (declared by network/fra-router)␛[39m
+    fra-router     ␛[32mexitNode       +0.0.0.0/0 +::/0  (declared by network/fra-router)␛[39m
+    "#);
 }
 
 #[tokio::test]
@@ -196,10 +161,9 @@ async fn changes_over_the_limit_are_held_and_small_repairs_are_not() {
     let reported = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
     let reported = reported.with_code(2);
     insta::assert_snapshot!(reported.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
-    let held = reported
-        .lines()
-        .filter(|line| line.contains("held: it would exceed maxChangedDevices"));
-    assert_eq!(held.count(), 75, "{reported}");
+    let held =
+        "75 devices  keyExpiry  Disabled → Enabled  (held: it would exceed maxChangedDevices";
+    assert!(reported.contains(held), "{reported}");
 }
 
 #[tokio::test]
@@ -232,17 +196,17 @@ async fn held_changes_are_shown_with_what_to_do() {
         let node = device["nodeId"].as_str().unwrap();
         reported = reported.replace(node, device["hostname"].as_str().unwrap());
     }
-    insta::assert_snapshot!(reported, @"
-    DEVICE  SETTING    NOW         DECLARED    WHY
-    laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no request gives it back: write allowDisruption: [FirstTag] to allow it
-    laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until someone logs in to it: write allowDisruption: [ExpiredKey] to allow it
-    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first; disruptive: breaks connections to the old address
+    insta::assert_snapshot!(reported, @r#"
+    DEVICES  SETTING    CHANGE
+    laptop   tags       +tag:a  (held: the first tag takes the device from its user, and no request gives it back: write allowDisruption: [FirstTag] to allow it; declared by default/fleet)
+    laptop   keyExpiry  Disabled → Enabled  (held: the key's expiry lies in the past, so the device would be cut off until someone logs in to it: write allowDisruption: [ExpiredKey] to allow it; declared by default/fleet)
+    laptop   ipv4       100.64.0.1 → 100.80.0.1  (disruptive: breaks connections to the old address; held: other (other) has this address: give that device another address first; declared by default/laptop)
 
     default/gone: no device has the hostname gone
     default/later: overridden by default/fleet, which declares another keyExpiry for laptop. Edit one of the two
 
     No change now, 3 held (3 disruptive); 4 policies, 2 devices in the tailnet.
-    ");
+    "#);
 }
 
 #[tokio::test]
@@ -279,20 +243,100 @@ async fn json_and_markdown_show_the_same_plan() {
 
     let markdown = run("markdown").await;
     let shown: Vec<_> = markdown.lines().take(8).collect();
-    insta::assert_snapshot!(shown.join("\n"), @"
+    insta::assert_snapshot!(shown.join("\n"), @r#"
     ### tsdp plan
 
     18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
 
-    | device | setting | now | declared | why |
-    |---|---|---|---|---|
-    | `amelie-laptop` | `keyExpiry` | `Disabled` | `Enabled` | declared by `network/amelie-laptop` |
-    | `amelie-laptop` | `postureAttributes[custom:audited]` | `none` | `true until 2035-01-01T00:00:00Z` | declared by `network/amelie-laptop` |
-    ");
+    | devices | setting | change | why |
+    |---|---|---|---|
+    | `ci-runner` | `tags` | `+tag:ci` | **disruptive**: takes the device from ci@⁠example.com for good; declared by network/ci-runner |
+    | `fra-router` | `enabledRoutes` | `+fd7a:10::/48 -192.168.0.0/24` | **disruptive**: withdraws 192.168.0.0/24; declared by network/fra-router |
+    "#);
     assert!(
-        markdown.contains(r#"| `"'\| <b>@amelie"` | `"gold"` |"#),
+        markdown.contains(r#"| `"'\| <b>@amelie" → "gold"` |"#),
         "{markdown}"
     );
+}
+
+#[tokio::test]
+async fn lists_are_arrays_in_json() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let plan = tailnet.run(&["diff", "-f", EXAMPLES, "-o", "json"]).await;
+    let plan: Value = serde_json::from_str(&plan.with_code(2)).unwrap();
+    let changes = plan["changes"].as_array().unwrap();
+    let of = |device: &str, field: &str| {
+        let mut all = changes.iter();
+        let change = all.find(|it| it["device"] == device && it["field"] == field);
+        let change = change.unwrap();
+        json!([change["before"], change["after"]])
+    };
+    let tags = json!([["tag:router"], ["tag:fra", "tag:router"]]);
+    assert_eq!(of("fra-router", "tags"), tags);
+    let exit_node = json!([[], ["0.0.0.0/0", "::/0"]]);
+    assert_eq!(of("fra-router", "exitNode"), exit_node);
+    assert_eq!(
+        of("fra-router", "keyExpiry"),
+        json!(["Enabled", "Disabled"])
+    );
+}
+
+#[tokio::test]
+async fn all_names_each_device_of_a_change_that_many_share() {
+    let tailnet = Tailnet::large().await;
+    let policies = for_servers("postureAttributes: {custom:site: {string: a}}");
+    let shown = async |more: &[&str]| {
+        let args = [&["plan", "-f", "-"], more].concat();
+        tailnet.run_with(&args, &policies).await.with_code(2)
+    };
+    let grouped = shown(&[]).await;
+    let row = "\n75 devices  postureAttributes[custom:site]  none → \"a\"  (declared by default/servers)\n\n";
+    assert!(grouped.contains(row), "{grouped}");
+    let named = shown(&["--all"]).await;
+    let below = named.lines().find(|line| line.starts_with("  ")).unwrap();
+    assert_eq!(below.split(", ").count(), 75, "{named}");
+    let comment = shown(&["-o", "markdown"]).await;
+    assert!(comment.contains("\n| 75 devices | "), "{comment}");
+}
+
+#[tokio::test]
+async fn a_plan_is_saved_among_its_manifests_again_and_again() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let save = ["plan", "-f", EXAMPLES, "--out", "examples/plan.json"];
+    for _ in 0..2 {
+        tailnet.run(&save).await.with_code(2);
+    }
+    // Another command must not overlook it.
+    let ran = tailnet.run(&["plan", "-f", EXAMPLES]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.err
+            .contains("this is a plan that tsdp plan --out saved"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn a_flag_for_a_cluster_that_is_not_read_is_refused() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    for command in [&["plan"][..], &["apply", "--yes"], &["devices"]] {
+        for flag in ["--kubeconfig", "--context"] {
+            let ran = tailnet
+                .run(&[command, &["-f", EXAMPLES, flag, "x"]].concat())
+                .await;
+            assert_eq!(ran.code, Some(1));
+            assert!(ran.err.contains("--from-cluster"), "{}", ran.err);
+        }
+    }
+    let absent = ["plan", "--from-cluster", "--kubeconfig", "absent"];
+    let ran = tailnet.run(&absent).await;
+    assert_eq!(
+        ran.err,
+        "tsdp: cannot read the kubeconfig absent: No such file or directory (os error 2). Name another one \
+         with KUBECONFIG or --kubeconfig\n"
+    );
+    assert_eq!(tailnet.requests(), [""; 0]);
 }
 
 #[tokio::test]
@@ -306,7 +350,7 @@ async fn a_saved_plan_has_its_policies_and_devices_and_no_secret() {
         serde_json::from_str(&text).unwrap()
     };
     let first = save("first.json").await;
-    assert_eq!(first["format"], 5);
+    assert_eq!(first["format"], 6);
     assert_eq!(first["policies"].as_array().unwrap().len(), 6);
     assert_eq!(first["changes"].as_array().unwrap().len(), 18);
     let again = save("again.json").await;

@@ -1,6 +1,6 @@
-use super::tailnet::{Ran, program};
+use super::tailnet::{Ran, Tailnet, program};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "apply",
     "approve",
     "controller",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 12] = [
     "man",
     "demo",
     "simulate",
+    "status",
     "validate",
 ];
 
@@ -59,6 +60,36 @@ async fn completions_and_man_pages_cover_every_command() {
         let path = folder.path().join(format!("tsdp-{command}.1"));
         assert!(path.exists(), "no page {}", path.display());
     }
+}
+
+/// Lines of a terminal with 80 columns.
+const SCREEN: usize = 40;
+
+#[tokio::test]
+async fn the_short_help_of_each_command_fits_a_screen() {
+    let tailnet = Tailnet::demo().await;
+    for command in [""].iter().chain(&COMMANDS) {
+        let line = format!("NO_COLOR=1 tsdp {command} -h");
+        let help = tailnet.on_terminal(&line, 80, "").await.with_code(0);
+        let lines: Vec<_> = help.lines().collect();
+        assert!(lines.len() <= SCREEN, "{} lines:\n{help}", lines.len());
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{help}"
+        );
+        assert!(help.contains("Usage: tsdp"), "{help}");
+    }
+}
+
+#[tokio::test]
+async fn without_arguments_the_program_prints_its_help() {
+    let ran = tsdp(&[]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    assert!(
+        ran.out.contains("Usage: tsdp [OPTIONS] <COMMAND>"),
+        "{}",
+        ran.out
+    );
 }
 
 #[tokio::test]

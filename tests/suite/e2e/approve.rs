@@ -95,14 +95,20 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
 
     let (code, _, error) = shell(&stage, "kubectl tsdp approve nobody -n network --yes").await;
     assert_eq!(code, 1);
-    assert!(error.contains("cannot read the policy nobody: "), "{error}");
-    // Without a command, the plugin shows its help and starts no controller.
-    let (code, _, help) = shell(&stage, "kubectl tsdp").await;
-    assert_eq!(code, 1);
-    assert!(
-        help.contains("Usage: kubectl tsdp [OPTIONS] <COMMAND>"),
-        "{help}"
+    assert_eq!(
+        error,
+        "Error from server (NotFound): tailscaledevicepolicies.tailnet.dev \"nobody\" not found\n"
     );
+    let both = "tsdp -n network approve nobody; kubectl get tsdp nobody -n network";
+    let (_, _, both) = shell(&stage, both).await;
+    assert_eq!(both, error.repeat(2), "kubectl answers in the same way");
+    // Without a command, the program shows its help and starts no controller.
+    for program in ["kubectl tsdp", "tsdp"] {
+        let (code, help, _) = shell(&stage, program).await;
+        assert_eq!(code, 0);
+        let usage = format!("Usage: {program} [OPTIONS] <COMMAND>");
+        assert!(help.contains(&usage), "{help}");
+    }
 }
 
 #[tokio::test]

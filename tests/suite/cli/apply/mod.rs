@@ -76,7 +76,7 @@ async fn apply_makes_and_reports_the_planned_changes_and_nothing_is_left() {
     assert!(!format!("{ran:?}").contains(API_KEY));
     assert_eq!(ran.err, "");
     let out = ran.ok();
-    assert!(out.starts_with("DEVICE "), "{out}");
+    assert!(out.starts_with("DEVICES "), "{out}");
     assert!(
         out.contains("\n18 changes on 6 devices (8 disruptive); "),
         "{out}"
@@ -153,7 +153,7 @@ async fn on_a_terminal_only_yes_is_accepted() {
         terminal.type_line(answer).await;
         let (rest, code) = terminal.end().await;
         assert!(rest.contains("Nothing was sent."), "{rest}");
-        assert_eq!(code, Some(2), "{answer}");
+        assert_eq!(code, Some(1), "{answer}");
         assert_eq!(writes(&tailnet), [""; 0]);
     }
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", EXAMPLES]);

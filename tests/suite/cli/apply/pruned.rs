@@ -250,17 +250,15 @@ Nothing to change, 3 released; 1 policy, 8 devices in the tailnet.
         .run(&[&REVERTED[..], &["-o", "markdown"]].concat())
         .await
         .ok();
-    insta::assert_snapshot!(out, @r###"
-### tsdp plan
+    insta::assert_snapshot!(out, @r#"
+    ### tsdp plan
 
-Nothing to change, 3 released; 1 policy, 8 devices in the tailnet.
+    Nothing to change, 3 released; 1 policy, 8 devices in the tailnet.
 
-| device | setting | now | declared | why |
-|---|---|---|---|---|
-| `fra-router` | `keyExpiry` | `Disabled` | | released: stays as it is; was declared by `default/one` |
-| `fra-router` | `enabledRoutes` | `10.0.0.0/16,192.168.0.0/24` | | released: stays as it is; was declared by `default/one` |
-| `fra-router` | `postureAttributes[custom:a]` |  | | released: stays as it is; was declared by `default/one` |
-"###);
+    - fra-router: keyExpiry (Disabled) released: stays as it is (was declared by default/one)
+    - fra-router: enabledRoutes (10.0.0.0/16,192.168.0.0/24) released: stays as it is (was declared by default/one)
+    - fra-router: postureAttributes\[custom:a\] released: stays as it is (was declared by default/one)
+    "#);
     let out = tailnet
         .run(&[&REVERTED[..], &["-o", "json"]].concat())
         .await
@@ -312,15 +310,15 @@ async fn a_removed_field_is_cleared_under_clear() {
     let before = tailnet.simulator.device(&id).unwrap();
     assert_eq!(before["attributes"]["custom:a"], "x");
     let out = tailnet.run(&REVERTED).await.with_code(2);
-    insta::assert_snapshot!(out, @r###"
-DEVICE      SETTING                      NOW                         DECLARED        WHY
-fra-router  postureAttributes[custom:a]  "x"                         none            released by default/one
-fra-router  enabledRoutes                10.0.0.0/16,192.168.0.0/24  192.168.0.0/24  released by default/one; disruptive: withdraws 10.0.0.0/16
+    insta::assert_snapshot!(out, @r#"
+    DEVICES     SETTING        CHANGE
+    fra-router  enabledRoutes  -10.0.0.0/16  (disruptive: withdraws 10.0.0.0/16; released by default/one)
+    fra-router  postureAttributes[custom:a]  "x" → none  (released by default/one)
 
-fra-router: keyExpiry (Disabled) released: stays as it is (was declared by default/one)
+    fra-router: keyExpiry (Disabled) released: stays as it is (was declared by default/one)
 
-2 changes on 1 device (1 disruptive), 1 released; 1 policy, 8 devices in the tailnet.
-"###);
+    2 changes on 1 device (1 disruptive), 1 released; 1 policy, 8 devices in the tailnet.
+    "#);
     let saved = [&REVERTED[..], &["--out", "plan.json"]].concat();
     tailnet.run(&saved).await.with_code(2);
     let out = tailnet.run(&["apply", "plan.json", "--yes"]).await.ok();
