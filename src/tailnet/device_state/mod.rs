@@ -3,17 +3,19 @@
 mod causes;
 mod noted;
 mod parts;
+mod scope;
 mod step;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use self::parts::Parts;
 pub(super) use self::{
     noted::Noted,
+    scope::Scope,
     step::{Cause, Step, StepContext},
 };
+use self::{parts::Parts, scope::InFlight};
 use super::{
     Failure, Request, Retry,
     contest::Contest,
@@ -44,12 +46,10 @@ pub(super) struct DeviceState {
     /// The policies that have released it and must clear it.
     clearing: BTreeSet<PolicyKey>,
     plan: DevicePlan,
-    /// The number of its requests in flight.
-    in_flight: u32,
+    /// Its requests in flight, by what they read or write.
+    in_flight: InFlight,
     /// Parts of refused batches that write to it.
     parts: Parts,
-    /// The engine's revision when the device was last written or read; an older list does not count.
-    revision: u64,
     /// Reads of the device itself.
     device: Read,
     attributes: Read,
@@ -113,23 +113,22 @@ impl DeviceState {
 
     /// Whether a request for it is in flight.
     pub const fn is_busy(&self) -> bool {
-        self.in_flight > 0
+        self.in_flight.any()
     }
 
     /// A request for it is sent.
-    pub const fn request_sent(&mut self) {
-        self.in_flight += 1;
+    pub const fn request_sent(&mut self, scope: Scope) {
+        self.in_flight.sent(scope);
     }
 
     /// Counts one request as answered. `revision`: the engine's, with this answer.
-    pub const fn request_finished(&mut self, revision: u64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.revision = revision;
+    pub const fn request_finished(&mut self, scope: Scope, revision: u64) {
+        self.in_flight.answered(scope, revision);
     }
 
     /// A request was not sent after all.
-    pub const fn request_not_sent(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    pub const fn request_not_sent(&mut self, scope: Scope) {
+        self.in_flight.not_sent(scope);
     }
 
     /// A part of a refused batch writes to it, and waits for its turn. `in_doubt`: the answer to the batch was lost.
@@ -140,7 +139,7 @@ impl DeviceState {
     /// Such a part is sent.
     pub const fn part_sent(&mut self) {
         self.parts.remove();
-        self.request_sent();
+        self.request_sent(Scope::Attributes);
     }
 
     /// Such a part is not sent. If the answer to the batch was lost, only a read can tell its outcome now.
@@ -157,8 +156,14 @@ impl DeviceState {
     }
 
     /// Whether a list that was requested at this revision may be older than the last write or read of it.
+    /// Lists have no attributes, so requests for those do not count.
     pub const fn is_newer_than(&self, requested_at: u64) -> bool {
-        self.in_flight > 0 || self.revision > requested_at
+        self.in_flight.is_newer_than(requested_at)
+    }
+
+    /// Whether its routes were read after a list was requested at this revision.
+    pub const fn has_newer_routes(&self, requested_at: u64) -> bool {
+        self.in_flight.has_newer_routes(requested_at)
     }
 
     /// The device must be read before anything else: its state is unknown.

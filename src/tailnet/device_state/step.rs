@@ -222,7 +222,7 @@ mod tests {
     use crate::{
         model::{Device, SettingValue},
         plan::{Change, ChangeCause, DevicePlan, PolicyKey, Why},
-        tailnet::failure::Backoff,
+        tailnet::{device_state::Scope, failure::Backoff},
     };
 
     const CONTEXT: StepContext = StepContext {
@@ -288,12 +288,12 @@ mod tests {
     fn a_device_waits_for_the_answer_of_its_request_and_for_the_parts_of_a_batch() {
         let mut device = device();
         device.part_waits(false);
-        device.request_sent();
+        device.request_sent(Scope::Device);
         assert_eq!(
             cause(&device.next_step(&id(), CONTEXT)),
             Some(Cause::Answer)
         );
-        device.request_not_sent();
+        device.request_not_sent(Scope::Device);
         assert_eq!(cause(&device.next_step(&id(), CONTEXT)), Some(Cause::Parts));
         device.part_dropped();
         assert_eq!(cause(&device.next_step(&id(), CONTEXT)), None);

@@ -21,11 +21,24 @@ fn backoff() -> Backoff {
 #[test]
 fn a_list_counts_only_if_it_was_requested_after_the_last_answer() {
     let mut device = DeviceState::default();
-    device.request_sent();
+    device.request_sent(Scope::Device);
     assert!(device.is_newer_than(7));
-    device.request_finished(7);
+    device.request_finished(Scope::Device, 7);
     assert!(!device.is_busy());
     assert!(device.is_newer_than(6) && !device.is_newer_than(7));
+}
+
+#[test]
+fn a_list_counts_although_its_attributes_or_routes_were_read_since() {
+    let mut device = DeviceState::default();
+    device.request_sent(Scope::Attributes);
+    assert!(device.is_busy() && !device.is_newer_than(6));
+    device.request_finished(Scope::Attributes, 7);
+    assert!(!device.is_newer_than(6) && !device.has_newer_routes(6));
+    device.request_sent(Scope::Routes);
+    device.request_finished(Scope::Routes, 8);
+    assert!(!device.is_busy() && !device.is_newer_than(7));
+    assert!(device.has_newer_routes(7) && !device.has_newer_routes(8));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     tailnet::{
         Now, Request, Settings,
         change_budget::ChangeBudget,
-        device_state::{Cause, DeviceState, Step, StepContext},
+        device_state::{Cause, DeviceState, Scope, Step, StepContext},
         devices::Devices,
         dirty::Dirty,
         gate::Gate,
@@ -178,7 +178,7 @@ impl Dispatch<'_> {
         if let Some(node) = self.devices.get_mut(id)
             && self.outbox.take_turn()
         {
-            node.request_sent();
+            node.request_sent(Scope::of(&request));
             self.queues.put(id, Lane::Blocked, now.monotonic);
             self.send(request, removed, now);
         }
@@ -264,7 +264,7 @@ impl Dispatch<'_> {
                 continue;
             };
             if let Some(node) = self.devices.get_mut(id) {
-                node.request_sent();
+                node.request_sent(Scope::Attributes);
             }
             self.queues.put(id, Lane::Blocked, now.monotonic);
             writes.insert(id.clone(), own);

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     plan::{PolicyKey, PolicyRecord},
     tailnet::{
-        Answer, Failure, Input, Now, Request, Ticket, deadline::Progress, outbox::InFlightRequest,
+        Answer, Failure, Input, Now, Request, Ticket, deadline::Progress, device_state::Scope,
+        outbox::InFlightRequest,
     },
 };
 
@@ -118,10 +119,20 @@ impl Engine {
                 self.outcomes()
                     .take_refused(&call, &in_flight.differences, &failure, now);
             }
-            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
-                if in_flight.epoch < self.observed.epoch() =>
-            {
-                request_finished(&mut self.observed, &mut self.devices, &mut self.dirty, &id);
+            (
+                ref request @ (Request::Device(ref id)
+                | Request::Routes(ref id)
+                | Request::Attributes(ref id)),
+                _,
+            ) if in_flight.epoch < self.observed.epoch() => {
+                let scope = Scope::of(request);
+                request_finished(
+                    &mut self.observed,
+                    &mut self.devices,
+                    &mut self.dirty,
+                    id,
+                    scope,
+                );
             }
             // An answer about another device must not be taken for this one.
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
@@ -177,6 +188,7 @@ impl Engine {
         if self.observed.absence_mut().take_back(ticket, now.monotonic) {
             return;
         }
+        let scope = Scope::of(&in_flight.request);
         match in_flight.request {
             Request::Devices => {
                 if self.observed.poll_answered(ticket).is_some() {
@@ -184,13 +196,13 @@ impl Engine {
                 }
             }
             Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {
-                decide_again(&mut self.devices, &mut self.dirty, &id);
+                decide_again(&mut self.devices, &mut self.dirty, &id, scope);
             }
             Request::Write(call) => {
                 for id in call.nodes() {
                     // Nothing was sent, so nothing counts against the limit.
                     self.change_budget.end(id, false, now);
-                    decide_again(&mut self.devices, &mut self.dirty, id);
+                    decide_again(&mut self.devices, &mut self.dirty, id, scope);
                 }
             }
         }

@@ -180,7 +180,12 @@ impl Listing<'_> {
                 is_back
             }
             known => {
-                let device = node.with_known_routes(device);
+                let mut device = node.with_known_routes(device);
+                if let Some(ours) = known
+                    && node.has_newer_routes(asked_at)
+                {
+                    device.enabled_routes.clone_from(&ours.enabled_routes);
+                }
                 let has_changed = take_known(node, known, &device, self.dirty);
                 listed.put(device, known);
                 is_back || has_changed

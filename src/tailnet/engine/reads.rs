@@ -9,8 +9,9 @@ use super::{
 use crate::{
     model::{Attributes, Device, NodeId, Reason, RouteSet},
     tailnet::{
-        Answer, Failure, Now, Request, Retry, Settings, Ticket, devices::Devices, dirty::Dirty,
-        failure::backoff, gate::Gate, observed::Observed, policy_set::PolicySet,
+        Answer, Failure, Now, Request, Retry, Settings, Ticket, device_state::Scope,
+        devices::Devices, dirty::Dirty, failure::backoff, gate::Gate, observed::Observed,
+        policy_set::PolicySet,
     },
 };
 
@@ -29,7 +30,7 @@ impl Reads<'_> {
     /// Takes a device that was read.
     pub(super) fn take_device(&mut self, device: Device, requested_at: Duration) {
         let id = device.node_id.clone();
-        request_finished(self.observed, self.devices, self.dirty, &id);
+        request_finished(self.observed, self.devices, self.dirty, &id, Scope::Device);
         if let Some(node) = self.devices.get_mut(&id) {
             self.observed.put(node.take_device(device, requested_at));
             reconsider(self.policies, self.devices, self.dirty, &id);
@@ -44,7 +45,7 @@ impl Reads<'_> {
         requested_at: Duration,
         now: Now,
     ) {
-        request_finished(self.observed, self.devices, self.dirty, id);
+        request_finished(self.observed, self.devices, self.dirty, id, Scope::Routes);
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
@@ -58,7 +59,13 @@ impl Reads<'_> {
 
     /// Takes the attributes of a device.
     pub(super) fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
-        request_finished(self.observed, self.devices, self.dirty, id);
+        request_finished(
+            self.observed,
+            self.devices,
+            self.dirty,
+            id,
+            Scope::Attributes,
+        );
         if let Some(node) = self.devices.get_mut(id) {
             node.take_attributes(values, now.monotonic);
         }
@@ -70,7 +77,13 @@ impl Reads<'_> {
             return;
         };
         poll_now_after(self.observed, &failure, now);
-        request_finished(self.observed, self.devices, self.dirty, id);
+        request_finished(
+            self.observed,
+            self.devices,
+            self.dirty,
+            id,
+            Scope::of(request),
+        );
         // The pause grows with each failure in a row, so the previous backoff counts.
         let node = self.devices.get(id);
         let before = node.and_then(|node| node.read_backoff(request)).cloned();
@@ -153,10 +166,11 @@ pub(super) fn request_finished(
     devices: &mut Devices,
     dirty: &mut Dirty,
     id: &NodeId,
+    scope: Scope,
 ) {
     let revision = observed.next_revision();
     if let Some(node) = devices.get_mut(id) {
-        node.request_finished(revision);
+        node.request_finished(scope, revision);
     }
     dirty.plan(id);
 }
@@ -172,9 +186,9 @@ pub(super) fn poll_now_after(observed: &mut Observed, failure: &Failure, now: No
 }
 
 /// Nothing was sent for this device: its next step is decided again.
-pub(super) fn decide_again(devices: &mut Devices, dirty: &mut Dirty, id: &NodeId) {
+pub(super) fn decide_again(devices: &mut Devices, dirty: &mut Dirty, id: &NodeId, scope: Scope) {
     if let Some(node) = devices.get_mut(id) {
-        node.request_not_sent();
+        node.request_not_sent(scope);
     }
     dirty.plan(id);
 }

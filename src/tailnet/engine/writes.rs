@@ -15,9 +15,9 @@ use crate::{
     model::{NodeId, Reason, SettingValue},
     plan::{AttributeWrites, Call, Change, Difference, TailnetWide, apply},
     tailnet::{
-        Failure, Notification, Now, Retry, Settings, deadline::Progress, devices::Devices,
-        dirty::Dirty, failure::Backoff, gate::Gate, halves::Half, mutants::mutant,
-        observed::Observed, outbox::Outbox, policy_set::PolicySet,
+        Failure, Notification, Now, Retry, Settings, deadline::Progress, device_state::Scope,
+        devices::Devices, dirty::Dirty, failure::Backoff, gate::Gate, halves::Half,
+        mutants::mutant, observed::Observed, outbox::Outbox, policy_set::PolicySet,
     },
 };
 
@@ -38,7 +38,13 @@ impl Outcomes<'_> {
     /// The API accepted a write.
     pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
         for id in call.nodes() {
-            request_finished(self.observed, self.devices, self.dirty, id);
+            request_finished(
+                self.observed,
+                self.devices,
+                self.dirty,
+                id,
+                Scope::of_write(call),
+            );
             if matches!(call, Call::Set(_, SettingValue::Ipv4(_))) {
                 // The previous address is free now: another device may wait for it.
                 reconsider_waiting(self.tailnet_wide, self.observed, self.dirty, id);
@@ -94,7 +100,13 @@ impl Outcomes<'_> {
     /// anything else.
     pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
         for id in call.nodes() {
-            request_finished(self.observed, self.devices, self.dirty, id);
+            request_finished(
+                self.observed,
+                self.devices,
+                self.dirty,
+                id,
+                Scope::of_write(call),
+            );
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
@@ -115,7 +127,13 @@ impl Outcomes<'_> {
         now: Now,
     ) {
         for id in call.nodes() {
-            request_finished(self.observed, self.devices, self.dirty, id);
+            request_finished(
+                self.observed,
+                self.devices,
+                self.dirty,
+                id,
+                Scope::of_write(call),
+            );
         }
         if let Call::WriteAttributes(writes) = call
             && self.gate.may_send(self.observed)

@@ -1,0 +1,83 @@
+//! What requests in flight read or write of a device, and which lists are older than their answers.
+
+use crate::{plan::Call, tailnet::Request};
+
+/// What a request reads or writes of a device.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope {
+    /// What a list shows.
+    Device,
+    /// Its routes, by a read that shows nothing else.
+    Routes,
+    /// Its attributes, which no list shows.
+    Attributes,
+}
+
+impl Scope {
+    /// The scope of a request.
+    pub const fn of(request: &Request) -> Self {
+        match request {
+            Request::Routes(_) => Self::Routes,
+            Request::Attributes(_) => Self::Attributes,
+            Request::Write(call) => Self::of_write(call),
+            Request::Devices | Request::Device(_) => Self::Device,
+        }
+    }
+
+    /// The scope of a write.
+    pub const fn of_write(call: &Call) -> Self {
+        match call {
+            Call::WriteAttributes(_) => Self::Attributes,
+            _ => Self::Device,
+        }
+    }
+}
+
+/// The requests of a device in flight, and the engine's revision at the last answers.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    /// Those that change or read what lists show.
+    of_device: u32,
+    of_parts: u32,
+    device_revision: u64,
+    routes_revision: u64,
+}
+
+impl InFlight {
+    pub const fn any(&self) -> bool {
+        self.of_device > 0 || self.of_parts > 0
+    }
+
+    pub const fn sent(&mut self, scope: Scope) {
+        *self.count(scope) += 1;
+    }
+
+    pub const fn not_sent(&mut self, scope: Scope) {
+        let count = self.count(scope);
+        *count = count.saturating_sub(1);
+    }
+
+    pub const fn answered(&mut self, scope: Scope, revision: u64) {
+        self.not_sent(scope);
+        match scope {
+            Scope::Device => self.device_revision = revision,
+            Scope::Routes => self.routes_revision = revision,
+            Scope::Attributes => {}
+        }
+    }
+
+    pub const fn is_newer_than(&self, requested_at: u64) -> bool {
+        self.of_device > 0 || self.device_revision > requested_at
+    }
+
+    pub const fn has_newer_routes(&self, requested_at: u64) -> bool {
+        self.routes_revision > requested_at
+    }
+
+    const fn count(&mut self, scope: Scope) -> &mut u32 {
+        match scope {
+            Scope::Device => &mut self.of_device,
+            Scope::Routes | Scope::Attributes => &mut self.of_parts,
+        }
+    }
+}
