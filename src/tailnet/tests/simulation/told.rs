@@ -6,8 +6,8 @@ use super::answers::Answers;
 use crate::{
     model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason},
     plan::{
-        Admission, AttributeType, Call, DevicePermissions, Entry, Identity, ManagedSettings, Mode,
-        PlanHash, Policy, PolicyKey, PolicyRecord, Target, apply_attributes,
+        Admission, AttributeType, Call, DevicePermissions, DeviceTarget, Entry, Identity,
+        ManagedSettings, Mode, PlanHash, Policy, PolicyKey, PolicyRecord, Target, apply_attributes,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -315,17 +315,14 @@ impl EngineInputs {
             match &policy.target {
                 // A policy that was edited to name another device has released this one.
                 Target::Device(target) => {
-                    let mut seen = seen.into_iter().flatten();
-                    let is_named = match &target.identity {
-                        Identity::NodeId(named) => named == id,
-                        Identity::LegacyId(named) => seen.any(|it| it.legacy_id == *named),
-                        Identity::Name(_) | Identity::Hostname(_) => false,
-                    };
                     // That of a former target stays until the device that is named now is found.
                     match bound.filter(|bound| target.names(&bound.named)) {
                         Some(bound) => bound.node == *id,
                         // While its owner is unknown, no binding is recorded, and its id needs none.
-                        None => is_named,
+                        None => {
+                            let mut seen = seen.into_iter().flatten();
+                            seen.any(|device| is_for(target, device))
+                        }
                     }
                 }
                 Target::Selector(selector) => {
@@ -359,6 +356,18 @@ impl EngineInputs {
         }
         due
     }
+}
+
+/// Whether a policy names this device by an id, and the device is what it must be, or may be.
+fn is_for(target: &DeviceTarget, device: &Device) -> bool {
+    let is_named = match &target.identity {
+        Identity::NodeId(named) => *named == device.node_id,
+        Identity::LegacyId(named) => *named == device.legacy_id,
+        Identity::Name(_) | Identity::Hostname(_) => false,
+    };
+    let is_owned = device.tags.is_empty() && target.users.contains(&device.user);
+    let is_met = target.tags.is_subset(&device.tags) && (target.users.is_empty() || is_owned);
+    is_named && (is_met || !device.unreadable.is_empty())
 }
 
 /// Whether a policy may send anything. One that requires approval may only once its status records the used
