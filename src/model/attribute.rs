@@ -20,7 +20,7 @@ pub struct AttributeString(String);
 pub struct SafeInteger(i64);
 
 /// The value of a posture attribute. The first write of a key fixes its type in the whole tailnet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Hash)]
 #[serde(untagged)]
 pub enum AttributeValue {
     /// A string.
@@ -43,7 +43,7 @@ pub enum ValueKind {
 }
 
 /// The desired value of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Hash)]
 pub struct DesiredAttribute {
     /// The value.
     pub value: AttributeValue,
@@ -64,7 +64,7 @@ impl DesiredAttribute {
 ///
 /// The value is kept as reported: a float, or a string that no policy can declare, is a value that differs
 /// from every desired one, not an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Hash)]
 pub struct ReportedAttribute {
     /// The value as JSON.
     pub value: serde_json::Value,

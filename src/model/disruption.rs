@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A change that can cut a device off.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, Hash,
 )]
 pub enum Disruption {
     /// Remove a device's authorization.

@@ -123,7 +123,7 @@ pub enum Setting {
 }
 
 /// The value of a setting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Hash)]
 #[serde(untagged)]
 pub enum SettingValue {
     /// Whether the device may take part in the tailnet.

@@ -117,7 +117,7 @@ impl fmt::Display for DeviceField {
 
 /// The fields of a device that the API reports in a form that cannot be read. Each is unknown: what the
 /// device has in its place decides nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnreadableFields {
     /// A bit for each field, as each device and each plan of a device has such a set.
     bits: u32,

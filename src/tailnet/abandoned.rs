@@ -3,7 +3,7 @@
 use crate::plan::ManagedSettings;
 
 /// The settings that a deleted policy leaves behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Abandoned {
     /// Some of the devices.
     pub devices: Vec<String>,

@@ -32,7 +32,7 @@ pub struct MissedExpiry {
 }
 
 /// The progress of a policy's one-shot actions.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ActionReport {
     /// How many actions there are, by stage.
     pub totals: BTreeMap<Stage, usize>,
@@ -43,7 +43,7 @@ pub struct ActionReport {
 }
 
 /// A one-shot action on a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActionDetail {
     /// Its stage.
     pub stage: Stage,

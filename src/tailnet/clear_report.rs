@@ -3,7 +3,7 @@
 use crate::plan::Difference;
 
 /// The progress of clearing the devices that a policy has released.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct ClearReport {
     /// The released devices that are not cleared yet.
     pub left: usize,

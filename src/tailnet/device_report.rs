@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// The state of a policy's device.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct DeviceReport {
     /// The device.
     pub node: NodeId,
@@ -32,7 +32,7 @@ pub struct DeviceReport {
 }
 
 /// The device that has probably replaced a bound one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Successor {
     /// Its nodeId.
     pub node: NodeId,

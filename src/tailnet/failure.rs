@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::model::Reason;
 
 /// Whether repeating a request can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
     /// The answer stays the same until someone edits something.
     Never,
@@ -14,7 +14,7 @@ pub enum Retry {
 }
 
 /// A failed request, as a status reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// The kind of failure, out of a bounded set.
     pub reason: Reason,

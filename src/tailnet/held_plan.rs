@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::plan::{ApprovedOn, PlanHash, Summary};
 
 /// A frozen plan that is pending approval.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeldPlan {
     /// The hash that an approval names.
     pub hash: PlanHash,

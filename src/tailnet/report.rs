@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The state of a policy; its status is derived from it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct PolicyReport {
     /// The uid of the object: not a later object of the same name.
     pub uid: String,
@@ -45,7 +45,7 @@ pub struct PolicyReport {
 }
 
 /// The state of a policy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum State {
     /// Its spec is invalid; all errors.
     Invalid(Vec<String>),

@@ -12,7 +12,7 @@ use crate::{
 pub const DETAILS: usize = 20;
 
 /// The state of the devices of a policy with a selector.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct SelectorReport {
     /// The number of matching devices.
     pub matched: usize,
@@ -54,7 +54,7 @@ pub struct SelectorReport {
 
 /// Devices that keep joining and leaving a selector by what they report about themselves: for now they stay
 /// in or out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FlappingDevices {
     /// How many.
     pub count: usize,
@@ -65,7 +65,7 @@ pub struct FlappingDevices {
 }
 
 /// Devices on which the expression of a selector fails; the policy does not target them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct SelectorErrors {
     /// How many.
     pub count: usize,

@@ -3,7 +3,10 @@
 //! A status that someone else has edited is corrected after the next poll and not before, so that two writers
 //! who disagree cost one write per poll.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use super::{PolicyReport, TailnetReport, shows_poll};
 use crate::plan::PolicyKey;
@@ -11,7 +14,8 @@ use crate::plan::PolicyKey;
 /// The last reports of the tailnet and its policies.
 #[derive(Debug, Default)]
 pub(super) struct StatusBook {
-    policies: BTreeMap<PolicyKey, Box<PolicyReport>>,
+    /// A hash of each: there is one for each policy, and a report takes a kilobyte.
+    policies: BTreeMap<PolicyKey, u64>,
     tailnet: Option<TailnetReport>,
     /// Someone has edited the statuses of these policies.
     edited: BTreeSet<PolicyKey>,
@@ -57,14 +61,13 @@ impl StatusBook {
     /// Takes the report of a policy; returns it if it must be written.
     pub fn offer(&mut self, key: &PolicyKey, report: PolicyReport) -> Option<Box<PolicyReport>> {
         let is_edited = self.edited.remove(key);
-        let before = self.policies.get(key);
+        let hash = hash_of(&report);
         // An edited status is written again even if nothing has changed: the edit must go.
-        if !is_edited && before.is_some_and(|before| **before == report) {
+        if !is_edited && self.policies.get(key) == Some(&hash) {
             return None;
         }
-        let report = Box::new(report);
-        self.policies.insert(key.clone(), report.clone());
-        Some(report)
+        self.policies.insert(key.clone(), hash);
+        Some(Box::new(report))
     }
 
     /// Takes the report of the tailnet; returns it if it must be written.
@@ -101,6 +104,12 @@ impl StatusBook {
     pub fn forget_policies(&mut self) {
         self.policies.clear();
     }
+}
+
+fn hash_of(report: &PolicyReport) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    report.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::{
     api_server::{MANAGER, MAX_WAIT, not_permitted},
     event::Event,
-    repeats::{Occasion, Occurrence, Repeats},
+    repeats::{Occasion, Occurrence, Repeats, WINDOW},
 };
 use crate::plan::PolicyKey;
 
@@ -59,7 +59,11 @@ impl EventWriter {
     /// counted, and its count is written after a while.
     pub async fn publish(&self, event: &Event, about: &ObjectReference) {
         let occasion = Occasion::new(about.uid.as_deref().unwrap_or_default(), event);
-        match self.repeats().note(&occasion, Instant::now()) {
+        let occurrence = self.repeats().note(&occasion, Instant::now());
+        if self.repeats().start_pruning() {
+            tokio::spawn(forget_repeats(Arc::downgrade(&self.repeats)));
+        }
+        match occurrence {
             Occurrence::First => {}
             Occurrence::Repeated { is_scheduled } => {
                 if !is_scheduled {
@@ -169,6 +173,20 @@ impl EventWriter {
 
     fn repeats(&self) -> MutexGuard<'_, Repeats> {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the Events of a burst once they count no longer: the next Event may be far.
+async fn forget_repeats(repeats: Weak<Mutex<Repeats>>) {
+    loop {
+        tokio::time::sleep(WINDOW).await;
+        let Some(repeats) = repeats.upgrade() else {
+            return;
+        };
+        let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
+        if !repeats.prune_later(Instant::now()) {
+            return;
+        }
     }
 }
 

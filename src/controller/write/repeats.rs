@@ -5,27 +5,29 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ring::digest::{Context, SHA256};
+
 use super::event::Event;
 
 /// How long an Event counts its repetitions. A later one is an Event of its own.
-const WINDOW: Duration = Duration::from_mins(10);
+pub(super) const WINDOW: Duration = Duration::from_mins(10);
 
-/// What makes two Events the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Occasion {
-    /// The object.
-    uid: String,
-    reason: String,
-    note: String,
-}
+/// What makes two Events the same: a digest of the object, the reason and the note. A rollout has an Event for each
+/// policy, and the texts would take a kilobyte each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Occasion([u8; 32]);
 
 impl Occasion {
     pub fn new(uid: &str, event: &Event) -> Self {
-        Self {
-            uid: uid.to_owned(),
-            reason: event.reason().to_owned(),
-            note: without_request_ids(event.note()),
+        let mut all = Context::new(&SHA256);
+        for part in [uid, event.reason(), &without_request_ids(event.note())] {
+            all.update(part.as_bytes());
+            // Ends the part: none of them has a control character.
+            all.update(&[0]);
         }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(all.finish().as_ref());
+        Self(digest)
     }
 }
 
@@ -54,7 +56,7 @@ pub(super) enum Occurrence {
 #[derive(Debug)]
 struct Seen {
     /// The name of the Event, once it is written.
-    name: Option<String>,
+    name: Option<Box<str>>,
     since: Instant,
     count: i32,
     is_scheduled: bool,
@@ -65,6 +67,8 @@ struct Seen {
 pub(super) struct Repeats {
     seen: HashMap<Occasion, Seen>,
     pruned: Option<Instant>,
+    /// Whether a task forgets them once their time is over.
+    is_pruned_later: bool,
 }
 
 impl Repeats {
@@ -84,14 +88,14 @@ impl Repeats {
             count: 1,
             is_scheduled: false,
         };
-        self.seen.insert(occasion.clone(), first);
+        self.seen.insert(*occasion, first);
         Occurrence::First
     }
 
     /// The Event of this name was written.
     pub fn written(&mut self, occasion: &Occasion, name: &str) {
         if let Some(seen) = self.seen.get_mut(occasion) {
-            seen.name = Some(name.to_owned());
+            seen.name = Some(name.into());
         }
     }
 
@@ -102,10 +106,24 @@ impl Repeats {
     }
 
     /// The name of the Event, and how often it occurred.
-    pub fn take_count(&mut self, occasion: &Occasion) -> Option<(Option<String>, i32)> {
+    pub fn take_count(&mut self, occasion: &Occasion) -> Option<(Option<Box<str>>, i32)> {
         let seen = self.seen.get_mut(occasion)?;
         seen.is_scheduled = false;
         Some((seen.name.clone(), seen.count))
+    }
+
+    /// Whether a task must be started that forgets them later.
+    pub fn start_pruning(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_pruned_later, true)
+    }
+
+    /// Forgets those whose time is over. Returns whether others are left.
+    pub fn prune_later(&mut self, now: Instant) -> bool {
+        self.pruned = None;
+        self.prune(now);
+        self.seen.shrink_to_fit();
+        self.is_pruned_later = !self.seen.is_empty();
+        self.is_pruned_later
     }
 
     /// Once a minute, as each Event passes here.
@@ -152,6 +170,21 @@ mod tests {
             repeats.note(&of("failed (HTTP 500, request 4x)"), start + WINDOW),
             Occurrence::First
         );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_burst_once_its_window_has_ended() {
+        let mut repeats = Repeats::default();
+        let start = Instant::now();
+        assert!(repeats.start_pruning() && !repeats.start_pruning());
+        for number in 0..1_000 {
+            let event = normal("TagsChanged", "Change", "tags: a → b");
+            repeats.note(&Occasion::new(&number.to_string(), &event), start);
+        }
+        assert!(repeats.prune_later(start + WINDOW / 2));
+        assert!(!repeats.prune_later(start + WINDOW));
+        assert_eq!(repeats.seen.capacity(), 0);
+        assert!(repeats.start_pruning());
     }
 
     #[test]

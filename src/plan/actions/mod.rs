@@ -46,7 +46,7 @@ const FIRST_SEEN: Timestamp = Timestamp::constant(1_546_300_800, 0);
 const CLOCK_CHECK: SignedDuration = SignedDuration::from_mins(10);
 
 /// How far the one-shot action of a policy on a device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// It can begin now.
     Due,
@@ -63,7 +63,7 @@ pub enum Stage {
 }
 
 /// Why a one-shot action will never be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Missed {
     /// The policy is younger than the time: someone restored it, or wrote an old time.
     BeforeCreation,

@@ -17,7 +17,7 @@ const COUNTS: SignedDuration = SignedDuration::from_mins(24 * 60 + 10);
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
 
 /// What the status of a policy records of its one-shot actions, before the request of each is sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ActionRecords {
     /// By the declared time. A time stays while the policy declares it, and for as long as an action
     /// could still begin for it.
@@ -30,7 +30,7 @@ pub struct ActionRecords {
 }
 
 /// The devices whose keys are expired for one time.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ExpiryRecord {
     /// The devices for which it has begun, with the key expiry that they had then. While a device still
     /// has it, its key has not been expired.
@@ -42,7 +42,7 @@ pub struct ExpiryRecord {
 }
 
 /// The deletion of a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeletionRecord {
     /// When it began.
     pub at: Timestamp,

@@ -70,7 +70,7 @@ impl Approvals {
 }
 
 /// The object on which an approval is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ApprovedOn {
     /// The policy: its own mode requires approvals.
     Policy,

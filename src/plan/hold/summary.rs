@@ -13,7 +13,7 @@ use crate::{
 const MAX_KINDS: usize = 20;
 
 /// Changes that differ only by their device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChangeKind {
     /// `tags: -tag:syd`
     pub change: String,
@@ -24,7 +24,7 @@ pub struct ChangeKind {
 }
 
 /// The kinds of changes of a plan.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Summary {
     /// The first kinds: disruptive ones, then those of the most devices.
     pub kinds: Vec<ChangeKind>,

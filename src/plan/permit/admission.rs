@@ -150,7 +150,7 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
 }
 
 /// Why a policy is refused, and what would allow it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Forbidden {
     /// What no rule allows: the path of each field, and the error.
     pub errors: Vec<(String, String)>,

@@ -14,7 +14,7 @@ const TIME_LENGTH: usize = 24;
 /// With which expiry a policy declared its attribute keys, in whole seconds. After it, the server has removed
 /// the attribute, and a value that someone sets later is theirs, even if the key is no longer declared and no
 /// controller ran meanwhile.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct KeyExpiries(BTreeMap<AttributeKey, Timestamp>);
 
 impl KeyExpiries {

@@ -20,7 +20,7 @@ use crate::plan::{AllowedRules, Mode, OwnedKeys, PartlyManaged, PolicyKey};
 pub const MAX_MANAGED: usize = 10_000;
 
 /// The settings that a policy manages on a device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ManagedSettings {
     /// The attribute keys that it owns.
     pub keys: BTreeSet<AttributeKey>,
@@ -62,7 +62,7 @@ pub struct Released {
 }
 
 /// The devices of a policy under `Clear`. Its status records them before the first request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ManagedDevices {
     /// The devices that it manages.
     pub nodes: BTreeSet<NodeId>,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::{model::PolicyField, plan::Policy};
 
 /// The fields that a policy manages, and those that its last edit released.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ManagedFields {
     /// The fields that it has set on a device, or found in sync there. A policy that sends nothing manages
     /// none. Without `postureAttributes`, whose keys [`crate::plan::PolicyRecord::owned`] records.
@@ -18,7 +18,7 @@ pub struct ManagedFields {
 }
 
 /// Fields that an edit removed from a spec, and that stay as they are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct ReleasedFields {
     /// The generation of the spec that no longer declares them.
     pub generation: i64,

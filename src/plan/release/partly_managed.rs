@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::model::{NodeId, RouteSet};
 
 /// Devices on which a policy manages only some of the routes that it declares.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PartlyManaged(pub(super) BTreeMap<NodeId, RouteSet>);
 
 impl PartlyManaged {

@@ -3,7 +3,7 @@ use std::fmt;
 use crate::plan::{AttributeType, Field, PolicyKey};
 
 /// A field in which one policy is overridden by another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Conflict {
     /// The field.
     pub field: Field,
@@ -41,7 +41,7 @@ impl Conflict {
 }
 
 /// Why two policies cannot both have what they declare.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub enum ConflictKind {
     /// A field of one device.
     #[default]

@@ -7,7 +7,7 @@ use crate::plan::{
 };
 
 /// The devices that a policy targets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Binding {
     /// This one.
     Device(NodeId),

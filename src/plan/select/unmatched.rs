@@ -6,7 +6,7 @@ use super::Selector;
 use crate::model::{Device, folded, nearest};
 
 /// A criterion of a selector that no device meets by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Unmatched {
     criterion: String,
     /// What was probably meant, and how many devices have it.

@@ -21,7 +21,7 @@ impl DeviceTarget {
 }
 
 /// The device that a policy is bound to, as it was when last seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bound {
     /// The device.
     pub node: NodeId,
@@ -32,7 +32,7 @@ pub struct Bound {
 }
 
 /// The devices that have one name, while a policy is bound to none of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rivals {
     /// How the manifest names the device.
     pub named: String,

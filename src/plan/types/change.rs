@@ -79,7 +79,7 @@ impl fmt::Display for Field {
 }
 
 /// The observed and the desired state of one field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change {
     /// A setting that is one value.
     Setting {
@@ -266,7 +266,7 @@ fn or_none<T: fmt::Display>(value: Option<&T>) -> String {
 }
 
 /// Why a policy wants a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
     /// A manifest declares it.
     Declared,
@@ -291,7 +291,7 @@ impl fmt::Display for Why {
 
 /// One difference between the observed and the desired state of a device. Requests, shown plans, statuses
 /// and Events are all made from this value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Difference {
     /// The device.
     pub node: NodeId,

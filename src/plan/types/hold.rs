@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Why a change is planned but not sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// It can cut the device off, and the policy does not allow that.
     Disruption(Disruption),

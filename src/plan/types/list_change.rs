@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::{ListSetting, ListValue, RouteSet, TagSet};
 
 /// The observed and the desired entries of one setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListChange {
     /// All its tags.
     Tags {

@@ -1,7 +1,7 @@
 //! What the controller does about a difference.
 
 /// What the controller does about a difference.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// It sends the change.
     #[default]
@@ -15,7 +15,7 @@ pub enum Mode {
 }
 
 /// Why a policy is suspended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspender {
     /// By its own `suspend`.
     Policy,

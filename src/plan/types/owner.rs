@@ -6,7 +6,7 @@ use crate::model::{Device, DeviceField, Refused, UnreadableFields};
 
 /// The owner of a device, as the control server reports it. A policy follows another machine under a known
 /// name only if the owner is the same.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// Its user.
     User(String),

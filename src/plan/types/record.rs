@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What a policy must know after a restart, recorded in its status.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PolicyRecord {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,

@@ -36,6 +36,9 @@ impl Publishing<'_> {
         for key in due {
             // Before the report, whose record says that the Event was emitted.
             self.report_missed(&key);
+            if let Some(entry) = self.policies.get_mut(&key) {
+                entry.share_records();
+            }
             let Some(report) = self.reports().report(&key) else {
                 continue;
             };

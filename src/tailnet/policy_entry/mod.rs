@@ -98,8 +98,20 @@ impl PolicyEntry {
             urgent: true,
             changed_at: None,
         };
+        entry.share_policy();
         entry.note_finalizer();
         entry
+    }
+
+    /// Holds one copy where the policy in force differs from the declared one only in the rules that allow it:
+    /// each admission sets those anew.
+    fn share_policy(&mut self) {
+        if let (Ok(declared), Ok(admitted)) = (&mut self.declared, &self.policy)
+            && declared.mode == admitted.mode
+        {
+            *declared = Arc::clone(admitted);
+            self.last_valid = Some(Arc::clone(admitted));
+        }
     }
 
     /// Takes what its object says besides the spec, and leaves the spec.
@@ -136,13 +148,16 @@ impl PolicyEntry {
     /// The guardrails allow something else. Returns the policy that was in force.
     pub fn replace(&mut self, policy: InForce) -> InForce {
         let before = std::mem::replace(&mut self.policy, policy);
+        self.share_policy();
         self.targets.note_edit(before.as_ref().ok());
         before
     }
 
     /// Puts an edit in force that was set aside. Returns the policy that was in force.
     pub fn put_in_force(&mut self, policy: InForce) -> InForce {
-        std::mem::replace(&mut self.policy, policy)
+        let before = std::mem::replace(&mut self.policy, policy);
+        self.share_policy();
+        before
     }
 
     /// Without the finalizer, the status does not survive a deletion: its record of managed devices counts as
@@ -189,6 +204,11 @@ impl PolicyEntry {
     /// The record that is needed, to be reported.
     pub fn record_to_report(&self) -> Arc<PolicyRecord> {
         Arc::clone(self.records.needed())
+    }
+
+    /// Holds equal records once.
+    pub fn share_records(&mut self) {
+        self.records.share();
     }
 
     /// How much of the record is durable.

@@ -48,6 +48,20 @@ impl PolicyRecords {
         };
     }
 
+    /// Holds equal records once: a step may have copied the record and changed nothing.
+    pub fn share(&mut self) {
+        for other in [&self.durable, &self.watched] {
+            if !Arc::ptr_eq(&self.needed, other) && self.needed == *other {
+                self.needed = Arc::clone(other);
+            }
+        }
+        for other in [&mut self.durable, &mut self.watched] {
+            if *other == self.needed {
+                *other = Arc::clone(&self.needed);
+            }
+        }
+    }
+
     /// A report with this record is stored.
     pub fn confirm(&mut self, durable: Arc<PolicyRecord>) {
         self.durable = durable;

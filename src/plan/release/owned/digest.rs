@@ -25,7 +25,7 @@ const BITS_FOR_MEMBERS: usize = 16;
 const SEEDS: u32 = 32;
 
 /// A number for each of many devices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Digest {
     seed: u32,
     bits: usize,

@@ -24,7 +24,7 @@ use crate::plan::DeviceIndex;
 type Keys = Arc<BTreeSet<AttributeKey>>;
 
 /// The attribute keys that a policy owns, for each device that it manages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct OwnedKeys {
     by_device: BTreeMap<NodeId, Keys>,
     /// The record of a status, for the devices that have not been listed since it was read.
@@ -32,7 +32,7 @@ pub struct OwnedKeys {
 }
 
 /// A record, and the devices for which it has been applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Unmet {
     record: Arc<OwnedRecord>,
     met: Arc<BTreeSet<NodeId>>,

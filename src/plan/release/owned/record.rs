@@ -6,7 +6,7 @@ use super::Digest;
 use crate::model::{AttributeKey, Device, DeviceField, NodeId};
 
 /// Devices on which a policy owns the same keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct OwnedGroup {
     /// The keys.
     pub keys: BTreeSet<AttributeKey>,
@@ -15,7 +15,7 @@ pub struct OwnedGroup {
 }
 
 /// The keys that a policy owns, as its status records them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct OwnedRecord {
     /// The domain of the devices: the policy owns nothing in another tailnet.
     pub domain: Option<String>,

@@ -4,7 +4,7 @@ use crate::model::{AttributeKey, Attributes, DesiredAttribute, ValueKind};
 
 /// The spelling of an attribute key, and the type of its values. A tailnet has one of each for a key: the first
 /// write fixes the type, and keys that differ only in case are one key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttributeType {
     /// The key, as it is spelled.
     pub key: AttributeKey,

@@ -127,7 +127,7 @@ impl fmt::Debug for Expression {
 }
 
 /// What is wrong with an expression, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ExpressionError {
     line: usize,
     column: usize,
