@@ -16,6 +16,9 @@ use crate::{
     tailnet::{DETAILS, State},
 };
 
+/// The policies that the guardrails allow, also those that are being deleted and may not clear their devices yet.
+type Admitted = Vec<(Policy, PolicyRecord)>;
+
 impl World {
     /// Every desired setting that takes precedence and is not held is applied, and the last report of each
     /// policy says so.
@@ -79,15 +82,23 @@ impl World {
         let counting = held_by
             .iter()
             .filter_map(|(id, policies)| Some((id.clone(), released.get(id)?.counting(policies))));
-        let counting: BTreeMap<NodeId, Vec<_>> = counting.collect();
-        let read = self.needed_attributes(&held_by, &fleet);
+        let mut counting: BTreeMap<NodeId, Vec<_>> = counting.collect();
+        let admitted: Admitted = admitted.values().cloned().collect();
+        let mut read = self.needed_attributes(&held_by, &fleet, &admitted);
+        // A policy that may not clear them yet has had them read too: their types count.
+        for (_, record) in &admitted {
+            for (id, attributes) in self.keys_to_clear(record) {
+                counting.entry(id.clone()).or_default();
+                read.insert(id, attributes);
+            }
+        }
         let tailnet_wide = TailnetWide::among(&counting, &read, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
             .map(|(id, policies)| {
                 (
                     id.clone(),
-                    self.assert_reached(id, policies, &fleet, &tailnet_wide),
+                    self.assert_reached(id, policies, &fleet, &tailnet_wide, &admitted),
                 )
             })
             .collect();
@@ -101,15 +112,28 @@ impl World {
         &self,
         held_by: &BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>>,
         fleet: &DeviceIndex,
+        admitted: &Admitted,
     ) -> BTreeMap<NodeId, Attributes> {
         let read = self.model.attributes.iter().filter(|(id, _)| {
             held_by.get(*id).is_some_and(|policies| {
-                let plan = self.plan(id, policies, fleet, &TailnetWide::default());
+                let plan = self.plan(id, policies, fleet, &TailnetWide::default(), admitted);
                 plan.owners.need_attributes()
             })
         });
         read.map(|(id, attributes)| (id.clone(), attributes.clone()))
             .collect()
+    }
+
+    /// The attributes of the released devices on which a record still has keys to clear.
+    fn keys_to_clear(&self, record: &PolicyRecord) -> Vec<(NodeId, Attributes)> {
+        let released = record.managed.released_devices().into_iter();
+        let with_keys = released.filter(|id| {
+            !record.managed.due(id).keys.is_empty()
+                || record.owned.nodes().any(|owned| owned == *id)
+        });
+        let read =
+            with_keys.filter_map(|id| Some((id.clone(), self.model.attributes.get(id)?.clone())));
+        read.collect()
     }
 
     pub fn plan(
@@ -118,15 +142,16 @@ impl World {
         policies: &[(&Policy, &PolicyRecord)],
         fleet: &DeviceIndex,
         tailnet_wide: &TailnetWide,
+        admitted: &Admitted,
     ) -> DevicePlan {
-        let clearing = policies.iter().filter(|(policy, _)| policy.clears());
+        let clearing = admitted.iter().filter(|(policy, _)| policy.clears());
         let released = clearing.map(|(policy, record)| Released {
             policy: policy.key.clone(),
             settings: record.managed.due(id),
             allowance: policy.allowance.clone(),
             mode: policy.mode,
         });
-        let released: Vec<Released> = released.collect();
+        let released: Vec<Released> = released.filter(|it| !it.settings.is_empty()).collect();
         plan_device(
             &self.model.devices[id],
             self.model.attributes.get(id),
@@ -188,9 +213,10 @@ impl World {
         policies: &[(&Policy, &PolicyRecord)],
         fleet: &DeviceIndex,
         tailnet_wide: &TailnetWide,
+        admitted: &Admitted,
     ) -> DevicePlan {
         let device = &self.model.devices[id];
-        let plan = self.plan(id, policies, fleet, tailnet_wide);
+        let plan = self.plan(id, policies, fleet, tailnet_wide, admitted);
         let held = plan
             .differences
             .iter()
