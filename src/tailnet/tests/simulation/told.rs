@@ -316,14 +316,12 @@ impl EngineInputs {
                 // A policy that was edited to name another device has released this one.
                 Target::Device(target) => {
                     // That of a former target stays until the device that is named now is found.
-                    match bound.filter(|bound| target.names(&bound.named)) {
-                        Some(bound) => bound.node == *id,
-                        // While its owner is unknown, no binding is recorded, and its id needs none.
-                        None => {
-                            let mut seen = seen.into_iter().flatten();
-                            seen.any(|device| is_for(target, device))
-                        }
+                    if let Some(bound) = bound.filter(|bound| target.names(&bound.named)) {
+                        return bound.node == *id;
                     }
+                    // While its owner is unknown, no binding is recorded, and its id needs none.
+                    let mut seen = seen.into_iter().flatten();
+                    seen.any(|device| is_for(target, device))
                 }
                 Target::Selector(selector) => {
                     let mut seen = seen.into_iter().flatten();
