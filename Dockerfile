@@ -52,5 +52,7 @@ COPY --from=build /image/ /
 # By number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 EXPOSE 8080
+# For glibc: one arena, and what a large list or a rollout has used goes back to the kernel (docs/performance.md).
+ENV MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
 ENTRYPOINT ["/tsdp"]
 CMD ["controller"]

@@ -59,7 +59,7 @@ async fn measure(size: usize) {
     ];
     stage.kubectl.ok(&patch).await;
 
-    let controller = stage.controller().await;
+    let controller = start(&stage).await;
     stage.polls(3).await;
     Usage::of(&controller).print(&format!("{size} devices, no policy"));
 
@@ -88,7 +88,7 @@ async fn measure(size: usize) {
     drop(controller);
 
     let since = Instant::now();
-    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+    let controller = start(&stage).await;
     all_ready(&controller, size).await;
     let writes = status_writes(&controller).await;
     Usage::of(&controller).print(&format!(
@@ -97,6 +97,23 @@ async fn measure(size: usize) {
     ));
     stage.polls(2).await;
     Usage::of(&controller).print("two polls later");
+}
+
+/// Starts the controller with the environment of the image, which tells the allocator to give memory back.
+async fn start(stage: &Stage) -> Controller {
+    let dockerfile = std::fs::read_to_string("Dockerfile").unwrap();
+    let line = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("ENV MALLOC"));
+    let line = format!(
+        "MALLOC{}",
+        line.expect("the image sets the allocator's limits")
+    );
+    let env: Vec<(&str, &str)> = line
+        .split(' ')
+        .map(|variable| variable.split_once('=').unwrap())
+        .collect();
+    Controller::start(stage.kubeconfig(), &[], &env).await
 }
 
 fn devices(size: usize) -> Vec<Value> {
