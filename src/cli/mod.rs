@@ -39,9 +39,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{
-    CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
-};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use process::{AnyError, runtime};
@@ -177,14 +175,14 @@ pub fn main() -> ExitCode {
 /// Parses the arguments. kubectl runs a program named `kubectl-tsdp` as `kubectl tsdp`. Without arguments, the
 /// help goes to stdout, as that of kubectl.
 fn parse() -> Result<Arguments, clap::Error> {
-    let given = common_flags::after_command(std::env::args_os().collect());
+    let mut given = common_flags::after_command(std::env::args_os().collect());
     let program = given.first().map(Path::new).and_then(Path::file_stem);
     let mut command = Arguments::command();
     if program.is_some_and(|name| name == PLUGIN) {
         command = command.bin_name("kubectl tsdp");
     }
-    if given.len() <= 1 {
-        return Err(command.error(ErrorKind::DisplayHelp, command.clone().render_help()));
+    if given.len() == 1 {
+        given.push("-h".into());
     }
     Arguments::from_arg_matches(&command.try_get_matches_from(given)?)
 }
