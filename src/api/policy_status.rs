@@ -384,6 +384,11 @@ pub struct PendingChange {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 
+    /// What the change takes from the device, or how it can cut the device off. Absent: nothing, or
+    /// the change is not disruptive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disruptive: Option<String>,
+
     /// Why the value does not hold: why the controller holds the change and what releases it, what the change
     /// waits for, or which policy overrides it. Absent: the change is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]

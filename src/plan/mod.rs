@@ -38,8 +38,8 @@ use crate::model::{Attributes, Device};
 
 pub use types::{
     AttributesOwnership, Bound, Change, ChangeCause, DeclaredSettings, Deletion, DesiredSettings,
-    DeviceIndex, DeviceTarget, Difference, Disruption, Field, History, Hold, Identity, ListChange,
-    ListOwnership, Mode, Owner, Ownership, PlanContext, Policy, PolicyInput, PolicyKey,
+    DeviceIndex, DeviceTarget, Difference, Disruption, Field, History, Hold, Identity, LimitedPlan,
+    ListChange, ListOwnership, Mode, Owner, Ownership, PlanContext, Policy, PolicyInput, PolicyKey,
     PolicyRecord, Rank, ReconcileRequest, Rivals, StatusState, Suspender, Target, Why,
 };
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{
     Admission, ApprovalState, ApprovalStates, Binding, DeviceIndex, DevicePlan, Edit, Forbidden,
-    Inactivity, OwnedKeys, PlanContext, Policy, PolicyInput, PolicyKey, PolicyPermissions,
-    PolicyRecord, Released, ReleasedSetting, SplitPolicies, TailnetWide, Target, WantedChanges,
-    bind_policy, inactivity, plan_device, recorded, release::released_settings,
+    Hold, Inactivity, LimitedPlan, OwnedKeys, PlanContext, Policy, PolicyInput, PolicyKey,
+    PolicyPermissions, PolicyRecord, Released, ReleasedSetting, SplitPolicies, TailnetWide, Target,
+    WantedChanges, bind_policy, inactivity, plan_device, recorded, release::released_settings,
 };
 use crate::model::{Attributes, Device, NodeId, PolicyField};
 
@@ -83,10 +83,12 @@ pub fn plan_tailnet_within(
         ..ApprovalState::default()
     };
     let permits = held.iter().map(|key| (key, limited)).collect();
-    TailnetPlan {
+    let mut plan = TailnetPlan {
         limited: held.clone(),
         ..compare(policies, guards, index, attributes, &permits, now)
-    }
+    };
+    plan.size_limited(&wanted, max);
+    plan
 }
 
 fn compare(
@@ -172,6 +174,22 @@ impl Admitted {
 }
 
 impl TailnetPlan {
+    /// Adds to each change that the limit holds how many devices its policy would change.
+    fn size_limited(&mut self, wanted: &WantedChanges, limit: usize) {
+        let plans = self.devices.values_mut();
+        for difference in plans.flat_map(|plan| &mut plan.shown) {
+            if let Some(Hold::Limit(held)) = &mut difference.hold {
+                *held = Some(Box::new(LimitedPlan {
+                    devices: wanted.of(&difference.owner).len(),
+                    limit,
+                    declared: None,
+                    is_share: false,
+                    hash: None,
+                }));
+            }
+        }
+    }
+
     /// The policies that the tailnet allows, with their devices; notes the refused ones.
     fn admit(
         &mut self,

@@ -21,6 +21,8 @@ pub struct DeviceReport {
     pub unread: bool,
     /// The differences of this policy.
     pub differences: Vec<Difference>,
+    /// What those of them that are disruptive take from the device, by field.
+    pub impacts: Vec<(Field, String)>,
     /// Why differences that nothing holds are not sent, by field. Without an entry, the change is under way.
     pub waits: Vec<(Field, String)>,
     /// The fields that other policies override.

@@ -36,6 +36,8 @@ pub struct SelectorReport {
     pub differences: Vec<Difference>,
     /// Why some of these are not sent although nothing holds them, by device and field.
     pub waits: BTreeMap<(NodeId, Field), String>,
+    /// What those of them that are disruptive take from a device, by device and field.
+    pub impacts: BTreeMap<(NodeId, Field), String>,
     /// Some overridden fields, each with its device and the name of the device.
     pub overridden: Vec<(NodeId, String, Conflict)>,
     /// The number of overridden fields.

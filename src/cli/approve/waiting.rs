@@ -1,5 +1,6 @@
 //! The approval that a policy needs, according to its status.
 
+use comfy_table::ColumnConstraint;
 use kube::ResourceExt as _;
 
 use crate::{
@@ -83,7 +84,7 @@ impl<'a> Waiting<'a> {
 
 /// The changes of a held plan that the status lists, and the size of the plan.
 pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -> String {
-    let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED"]);
+    let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED", "DISRUPTIVE"]);
     for change in changes {
         let name = match change.name.split('.').next().unwrap_or_default() {
             "" => change.device.as_str(),
@@ -95,7 +96,14 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
             printable(&change.field),
             printable(&change.before),
             printable(&change.after),
+            printable(change.disruptive.as_deref().unwrap_or_default()),
         ]);
+    }
+    // A column without a word says nothing.
+    if changes.iter().all(|change| change.disruptive.is_none())
+        && let Some(column) = table.column_mut(4)
+    {
+        column.set_constraint(ColumnConstraint::Hidden);
     }
     let shown = match usize::try_from(plan.changes) {
         Ok(all) if all > changes.len() => format!(", {} shown", changes.len()),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     conditions::SyncState,
     ready_state::{ReadyState, failed},
-    text::{count, counted, expired},
+    text::{bounded, count, counted, expired},
 };
 use crate::{
     api::{APPROVE, DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
@@ -292,16 +292,32 @@ pub(super) fn describe(
         let mut waits = report.waits.iter();
         waits.find_map(|(of, why)| (*of == field).then_some(why))
     };
+    let impact = |difference: &Difference| {
+        let field = difference.change.field();
+        let mut impacts = report.impacts.iter();
+        impacts.find_map(|(of, words)| (*of == field).then(|| words.clone()))
+    };
     let differences = report.differences.iter();
     let overridden = report.conflicts.iter();
     let pending = differences
-        .map(|it| pending(it, waits(it)))
+        .map(|it| PendingChange {
+            disruptive: impact(it).map(words),
+            ..pending(it, waits(it))
+        })
         .chain(overridden.map(|it| pending_conflict(&report.node, &report.label, it)));
     status.pending = pending.take(DETAILS).collect();
     let total = count(report.differences.len() + report.conflicts.len());
     status.pending_total = (total > 0).then_some(total);
     let held = report.differences.iter().filter(|it| it.is_held()).count();
     status.held_changes = (held > 0).then(|| count(held));
+}
+
+/// Bytes: a tag or route more or less matters less than the room in a status of 16 KiB.
+const MAX_WORDS: usize = 160;
+
+/// What a change takes from a device, in a status.
+pub(super) fn words(impact: String) -> String {
+    bounded(impact, MAX_WORDS)
 }
 
 /// A declared value that another policy overrides.
@@ -313,6 +329,7 @@ pub(super) fn pending_conflict(node: &NodeId, label: &str, conflict: &Conflict) 
         before: String::new(),
         after: conflict.declared.clone(),
         reason: Why::Declared.to_string(),
+        disruptive: None,
         held: Some(format!("overridden by {}", conflict.by())),
     }
 }
@@ -328,6 +345,7 @@ pub(super) fn pending(difference: &Difference, waits: Option<&String>) -> Pendin
         before,
         after,
         reason: difference.why.to_string(),
+        disruptive: None,
         held: held.or_else(|| waits.cloned()),
     }
 }

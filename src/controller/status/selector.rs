@@ -11,7 +11,7 @@ use super::{
     text::{count, counted, expired},
 };
 use crate::{
-    api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
+    api::{DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
     model::NodeId,
     plan::Difference,
     tailnet::{DETAILS, DeviceReport, SelectorReport},
@@ -270,7 +270,10 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Select
     status.devices = report.details.iter().map(detail).collect();
     let differences = report.differences.iter().map(|difference| {
         let field = (difference.node.clone(), difference.change.field());
-        pending(difference, report.waits.get(&field))
+        PendingChange {
+            disruptive: report.impacts.get(&field).cloned().map(device::words),
+            ..pending(difference, report.waits.get(&field))
+        }
     });
     let overridden = report.overridden.iter();
     let overridden = overridden.map(|(node, label, of)| pending_conflict(node, label, of));

@@ -4,9 +4,24 @@ use jiff::SignedDuration;
 
 use super::{PolicyKey, Suspender};
 use crate::{
-    model::{APPROVE, Disruption, UnreadableFields},
+    model::{APPROVE, ChangeLimit, Disruption, UnreadableFields, counted},
     plan::{AttributeType, ClockSkew, MAX_EXPIRIES, PlanHash},
 };
+
+/// A plan that the change limit holds, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitedPlan {
+    /// How many devices it would change.
+    pub devices: usize,
+    /// How many may be changed within an hour.
+    pub limit: usize,
+    /// The limit as it is declared, if that is known.
+    pub declared: Option<ChangeLimit>,
+    /// Whether the limit is the share of one namespace.
+    pub is_share: bool,
+    /// The hash that an approval names, once the plan is frozen.
+    pub hash: Option<PlanHash>,
+}
 
 /// Why a change is planned but not sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,8 +59,8 @@ pub enum Hold {
     /// Pending approval on the policy: by this hash, once it is part of a frozen plan.
     Approval(Option<PlanHash>),
     /// The policy would change more devices within an hour than the tailnet's limit allows. Someone can
-    /// approve it on the tailnet: by this hash, once it is part of a frozen plan.
-    Limit(Option<PlanHash>),
+    /// approve it on the tailnet. `None` while the numbers are not known.
+    Limit(Option<Box<LimitedPlan>>),
     /// Someone approved a shown plan, and it is not part of that plan.
     NotInApprovedPlan,
     /// The policy is suspended.
@@ -96,7 +111,7 @@ impl fmt::Display for Hold {
             } => write_attribute_conflict(f, attribute_type, *same_key, device),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that device first"),
             Self::Approval(hash) => write_approval(f, hash.as_ref()),
-            Self::Limit(hash) => write_limit(f, hash.as_ref()),
+            Self::Limit(plan) => write_limit(f, plan.as_deref()),
             Self::NotInApprovedPlan => {
                 f.write_str("the approved plan does not contain it: make another plan")
             }
@@ -194,16 +209,22 @@ fn write_approval(f: &mut fmt::Formatter<'_>, hash: Option<&PlanHash>) -> fmt::R
     }
 }
 
-fn write_limit(f: &mut fmt::Formatter<'_>, hash: Option<&PlanHash>) -> fmt::Result {
-    match hash {
-        Some(hash) => write!(
-            f,
-            "it would exceed maxChangedDevices: annotate the TailscaleTailnet with \
-             {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
-        ),
-        None => {
-            f.write_str("it would exceed maxChangedDevices: it becomes part of the next held plan")
-        }
+fn write_limit(f: &mut fmt::Formatter<'_>, plan: Option<&LimitedPlan>) -> fmt::Result {
+    let Some(plan) = plan else {
+        return f
+            .write_str("it would exceed maxChangedDevices: it becomes part of the next held plan");
+    };
+    let (devices, limit) = (counted(plan.devices, "device"), plan.limit);
+    write!(f, "{devices} would change, the limit is {limit} per hour")?;
+    match (plan.declared, plan.is_share) {
+        (Some(declared), true) => write!(f, " (a namespace's share of {declared})")?,
+        (Some(declared @ ChangeLimit::Percent(_)), false) => write!(f, " ({declared})")?,
+        _ => {}
+    }
+    f.write_str(": raise maxChangedDevices or approve ")?;
+    match &plan.hash {
+        Some(hash) => write!(f, "plan:{hash}"),
+        None => f.write_str("the plan"),
     }
 }
 

@@ -23,7 +23,7 @@ pub use change_cause::{ChangeCause, History};
 pub use context::PlanContext;
 pub use desired::{DeclaredSettings, DesiredSettings};
 pub use device_index::DeviceIndex;
-pub use hold::Hold;
+pub use hold::{Hold, LimitedPlan};
 pub use list_change::ListChange;
 pub use mode::{Mode, Suspender};
 pub use owner::Owner;

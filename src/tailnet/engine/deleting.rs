@@ -129,8 +129,8 @@ impl Closing<'_> {
         if !is_over {
             return None;
         }
-        let blocker = clear_report(self.gate, self.observed, self.policies, self.devices, key)
-            .and_then(|report| report.blocker);
+        let blocker =
+            clear_report(&self.limit(), self.devices, key).and_then(|report| report.blocker);
         let patience = deadline.map(Deadline::patience).unwrap_or_default();
         Some(blocker.unwrap_or_else(|| {
             let seconds = patience.as_secs();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     model::{NodeId, share_of_one_namespace},
-    plan::{ApprovedOn, FrozenPlan, PolicyKey},
+    plan::{ApprovedOn, FrozenPlan, LimitedPlan, PolicyKey},
     tailnet::{
         Now, Settings, change_budget::ChangeBudget, devices::Devices, dirty::Dirty, gate::Gate,
         held_plan::HeldPlan, mutants::mutant, observed::Observed, policy_set::PolicySet,
@@ -51,6 +51,25 @@ impl ChangeLimit<'_> {
     pub(super) fn may_change(&self, id: &NodeId) -> bool {
         let is_counted = self.change_budget.reservations().is_recorded(id);
         is_counted || !self.counts_changes() || mutant!(NothingIsReserved)
+    }
+
+    /// How the limit holds a policy, for people.
+    pub(super) fn limited_plan(&self, key: &PolicyKey) -> Option<LimitedPlan> {
+        let most = self.most_changes()?;
+        let frozen = self.policies.get(key)?.approval().frozen_plan();
+        let frozen = frozen.filter(|plan| plan.on == ApprovedOn::Tailnet);
+        let is_beyond_share = self.change_budget.is_beyond_share(key);
+        let share = self.namespace_share().filter(|_| is_beyond_share);
+        Some(LimitedPlan {
+            devices: frozen.map_or_else(
+                || self.change_budget.wanted_by(key).len(),
+                |plan| plan.changes().devices(),
+            ),
+            limit: share.unwrap_or(most),
+            declared: Some(self.settings.limit),
+            is_share: share.is_some(),
+            hash: frozen.map(|plan| plan.hash.clone()),
+        })
     }
 
     /// A frozen plan as it is reported, with the limit that holds it.

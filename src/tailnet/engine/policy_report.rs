@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{NodeId, Reason},
-    plan::{Binding, PolicyKey, Refusal, Target, may_change},
+    plan::{Binding, Difference, Field, Impact, PolicyKey, Refusal, Target, may_change},
     tailnet::{
         DeviceReport, PolicyReport, Settings, State, Successor, change_budget::ChangeBudget,
         devices::Devices, dirty::Dirty, gate::Gate, held_plan::HeldPlan, lanes::Queues,
@@ -50,7 +50,7 @@ impl Reports<'_> {
             unrecorded: entry.unrecorded(),
             changed_at: entry.changed_at(),
             mode: policy.map(|policy| policy.mode).unwrap_or_default(),
-            clearing: clear_report(self.gate, self.observed, self.policies, self.devices, key),
+            clearing: clear_report(&self.limit(), self.devices, key),
             actions: action_report(self.observed, self.policies, self.devices, key),
             within: policy.and_then(|policy| policy.allowance.devices()),
             state,
@@ -137,6 +137,20 @@ impl Reports<'_> {
         (!can_wait).then(|| State::Bound(Box::new(report)))
     }
 
+    /// The words for the differences that are disruptive, by device and field.
+    pub(super) fn impacts(
+        &self,
+        differences: &[Difference],
+    ) -> impl Iterator<Item = (NodeId, Field, String)> {
+        // A key that expires between two polls is reported with the next one.
+        let polled_at = self.observed.polling().polled_at();
+        differences.iter().filter_map(move |it| {
+            let device = self.observed.index().get(&it.node)?;
+            let impact = Impact::of(&it.change, device, polled_at?)?;
+            Some((it.node.clone(), it.change.field(), impact.to_string()))
+        })
+    }
+
     pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
         let node = self.devices.get(id)?;
         let device = self.observed.index().get(id)?;
@@ -144,7 +158,9 @@ impl Reports<'_> {
         let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);
         let mut differences: Vec<_> = plan.disclosed(key).collect();
-        name_frozen_plan(self.policies, key, &mut differences);
+        name_frozen_plan(&self.limit(), key, &mut differences);
+        let impacts = self.impacts(&differences);
+        let impacts = impacts.map(|(_, field, words)| (field, words)).collect();
         Some(DeviceReport {
             successor: None,
             node: id.clone(),
@@ -155,6 +171,7 @@ impl Reports<'_> {
             unread: !plan.complete(),
             waits: self.unsent(key, id),
             differences,
+            impacts,
             conflicts: plan.conflicts_of(key).cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
             failures: node.failures(key).collect(),

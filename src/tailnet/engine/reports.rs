@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use super::limit::ChangeLimit;
 use crate::{
     model::NodeId,
     plan::{
-        ApprovedOn, Binding, Difference, Field, Hold, PlanHash, Policy, PolicyKey, Stage, Target,
-        Why,
+        ApprovedOn, Binding, Difference, Field, Hold, LimitedPlan, PlanHash, Policy, PolicyKey,
+        Stage, Target, Why,
     },
     tailnet::{
         ClearReport, DETAILS,
         actions::{ActionDetail, ActionReport},
         change_budget::ChangeBudget,
         devices::Devices,
-        gate::Gate,
         observed::Observed,
         policy_entry::PolicyEntry,
         policy_set::PolicySet,
@@ -26,12 +26,11 @@ const MAX_NAMED: usize = 20;
 
 /// The progress of clearing the released devices; `None` if there are none.
 pub(super) fn clear_report(
-    gate: &Gate,
-    observed: &Observed,
-    policies: &PolicySet,
+    limit: &ChangeLimit<'_>,
     devices: &Devices,
     key: &PolicyKey,
 ) -> Option<ClearReport> {
+    let (gate, observed, policies) = (limit.gate, limit.observed, limit.policies);
     let entry = policies.get(key)?;
     let mut nodes = entry.needed_record().managed.released_devices();
     if entry.is_deleting() {
@@ -65,7 +64,7 @@ pub(super) fn clear_report(
             report.blocker = own().next().and_then(|first| blocker(node, key, first));
         }
     }
-    name_frozen_plan(policies, key, &mut report.differences);
+    name_frozen_plan(limit, key, &mut report.differences);
     Some(report)
 }
 
@@ -141,21 +140,31 @@ fn add_deleted(observed: &Observed, entry: &PolicyEntry, report: &mut ActionRepo
     }));
 }
 
-/// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
+/// Adds the hash of the frozen plan to each difference in it, so that the status names the approval, and the
+/// numbers of the limit to each difference that it holds.
 pub(super) fn name_frozen_plan(
-    policies: &PolicySet,
+    limit: &ChangeLimit<'_>,
     key: &PolicyKey,
     differences: &mut [Difference],
 ) {
-    let entry = policies.get(key);
-    let Some(plan) = entry.and_then(|entry| entry.approval().frozen_plan()) else {
-        return;
-    };
+    let entry = limit.policies.get(key);
+    let plan = entry.and_then(|entry| entry.approval().frozen_plan());
+    let by_limit = |it: &Difference| matches!(it.hold, Some(Hold::Limit(_)));
+    // Only if it is needed: the share of a namespace is found among all policies.
+    let limited = differences.iter().any(by_limit);
+    let limited = limited.then(|| limit.limited_plan(key)).flatten();
     for difference in differences {
-        if plan.holds(difference)
-            && let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold
-        {
-            *hash = Some(plan.hash.clone());
+        let frozen = plan.filter(|plan| plan.holds(difference));
+        match &mut difference.hold {
+            Some(Hold::Approval(hash)) => *hash = frozen.map(|plan| plan.hash.clone()),
+            Some(Hold::Limit(held)) => {
+                *held = limited.clone().map(|limited| {
+                    // A later difference is no part of the frozen plan.
+                    let hash = limited.hash.filter(|_| frozen.is_some());
+                    Box::new(LimitedPlan { hash, ..limited })
+                });
+            }
+            _ => {}
         }
     }
 }

@@ -53,7 +53,11 @@ impl Reports<'_> {
         if report.matched == 0 {
             report.unmatched = unmatched(self.observed, self.policies, key);
         }
-        name_frozen_plan(self.policies, key, &mut report.differences);
+        name_frozen_plan(&self.limit(), key, &mut report.differences);
+        let impacts = self.impacts(&report.differences);
+        report.impacts = impacts
+            .map(|(node, field, words)| ((node, field), words))
+            .collect();
         report
     }
 

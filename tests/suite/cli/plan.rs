@@ -161,8 +161,7 @@ async fn changes_over_the_limit_are_held_and_small_repairs_are_not() {
     let reported = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
     let reported = reported.with_code(2);
     insta::assert_snapshot!(reported.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
-    let held =
-        "75 devices  keyExpiry  Disabled → Enabled  (held: it would exceed maxChangedDevices";
+    let held = "75 devices  keyExpiry  Disabled → Enabled  (held: 75 devices would change, the limit is 29 per hour";
     assert!(reported.contains(held), "{reported}");
 }
 

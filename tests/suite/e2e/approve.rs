@@ -51,9 +51,9 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
 
     let command = "kubectl tsdp approve nas -n network";
     let shown = format!(
-        "DEVICE  SETTING        NOW               DECLARED\n\
+        "DEVICE  SETTING        NOW               DECLARED     DISRUPTIVE\n\
          nas     keyExpiry      Enabled           Disabled\n\
-         nas     enabledRoutes  192.168.178.0/24  10.9.0.0/16\n\n\
+         nas     enabledRoutes  192.168.178.0/24  10.9.0.0/16  withdraws 192.168.178.0/24\n\n\
          2 changes on 1 device, 1 disruptive: plan:{hash}, enforcement: Approve.\n"
     );
     // Without a terminal to ask, no answer counts as yes.

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::{ListSetting, NodeId, Route, RouteSet, SettingValue, TagSet},
+    model::{ChangeLimit, ListSetting, NodeId, Route, RouteSet, SettingValue, TagSet},
     plan::{
         ApprovedOn, Binding, Bound, Change, ChangeKind, Difference, Field, Forbidden, Hold,
-        ListChange, Mode, Owner, PlanHash, PolicyKey, PolicyRecord, Summary, Why,
+        LimitedPlan, ListChange, Mode, Owner, PlanHash, PolicyKey, PolicyRecord, Summary, Why,
     },
     tailnet::{
         ActionReport, ClearReport, DeviceReport, Failure, HeldPlan, PolicyReport, Retry,
@@ -62,6 +62,7 @@ pub(super) fn device() -> DeviceReport {
         working: false,
         unread: false,
         differences: Vec::new(),
+        impacts: Vec::new(),
         waits: Vec::new(),
         conflicts: Vec::new(),
         expired: Vec::new(),
@@ -93,6 +94,17 @@ pub(super) fn report(state: State) -> PolicyReport {
         actions: ActionReport::default(),
         state,
     }
+}
+
+/// A limit of five devices that holds a plan of sixty.
+pub(super) fn limit_hold() -> Hold {
+    Hold::Limit(Some(Box::new(LimitedPlan {
+        devices: 60,
+        limit: 5,
+        declared: Some(ChangeLimit::Percent(10)),
+        is_share: false,
+        hash: Some(plan_hash()),
+    })))
 }
 
 /// What is held for an approval in a state, as an engine would freeze it.

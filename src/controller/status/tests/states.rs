@@ -1,7 +1,8 @@
 //! Every state that a policy can be in, and what must stand in its status.
 
 use super::fixtures::{
-    bound, device, difference, failure, forbidden, key, many, node, one_of_many, plan_hash, unbound,
+    bound, device, difference, failure, forbidden, key, limit_hold, many, node, one_of_many,
+    plan_hash, unbound,
 };
 use crate::{
     api::Reason,
@@ -155,7 +156,7 @@ pub(super) fn unfinished_states() -> [Case; 18] {
             ["False", "AwaitingApproval", "Reconciling", "False"],
         ),
         (
-            held(Hold::Limit(Some(plan_hash()))),
+            held(limit_hold()),
             ["False", "LimitHeld", "Reconciling", "False"],
         ),
         (
@@ -235,7 +236,7 @@ pub(super) fn fleet_states() -> [Case; 9] {
         kind: ConflictKind::Field,
     };
     let approval = Hold::Approval(Some(plan_hash()));
-    let limit = Hold::Limit(Some(plan_hash()));
+    let limit = limit_hold();
     let conflicted = DeviceReport {
         conflicts: vec![lost],
         ..device()

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{Approvals, ApprovedOn, Hold, Policy},
+    plan::{Approvals, ApprovedOn, Policy},
     tailnet::{Input, State},
 };
 
@@ -53,8 +53,12 @@ fn a_mistake_in_one_selector_is_held_as_a_whole_while_a_small_repair_is_made() {
     let plan = world.held(&key);
     assert_eq!(plan.on, ApprovedOn::Tailnet);
     assert_eq!((plan.devices, plan.limit), (100, Some(10)));
-    let hold = &reported(&world).differences[0].hold;
-    assert_eq!(*hold, Some(Hold::Limit(Some(plan.hash.clone()))));
+    let hold = reported(&world).differences[0].hold.as_ref();
+    let says = format!(
+        "100 devices would change, the limit is 10 per hour (10%): raise maxChangedDevices or approve plan:{}",
+        plan.hash
+    );
+    assert_eq!(hold.map(ToString::to_string), Some(says));
     let limited = &world.tailnet_report.limited;
     assert_eq!(limited.len(), 1);
     assert_eq!((&limited[0].policy, limited[0].devices), (&key, 100));

@@ -70,7 +70,13 @@ fn assert_held(world: &World, devices: usize) {
     let clearing = report.clearing.as_ref().unwrap();
     assert_eq!(clearing.left, devices);
     let hold = &clearing.differences[0].hold;
-    assert_eq!(*hold, Some(Hold::Limit(Some(plan.hash.clone()))));
+    let Some(Hold::Limit(Some(limited))) = hold else {
+        panic!("{hold:?}");
+    };
+    assert_eq!(
+        (&limited.hash, limited.devices),
+        (&Some(plan.hash.clone()), devices)
+    );
     let limited = &world.tailnet_report.limited;
     assert_eq!(limited.len(), 1);
     assert_eq!(limited[0].hash, Some(plan.hash));

@@ -294,8 +294,10 @@ pub fn assert_kept(reported: &PolicyRecord, kept: &PolicyRecord, key: &PolicyKey
 pub fn unnamed(difference: &Difference) -> Difference {
     let mut difference = difference.clone();
     difference.cause = None;
-    if let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold {
-        *hash = None;
+    match &mut difference.hold {
+        Some(Hold::Approval(hash)) => *hash = None,
+        Some(Hold::Limit(plan)) => *plan = None,
+        _ => {}
     }
     difference
 }

@@ -19,7 +19,7 @@ async fn yes_does_not_cover_changes_over_the_limit_and_small_repairs_are_made() 
     assert!(ran.err.contains(message), "{}", ran.err);
     let out = ran.with_code(2);
     assert!(
-        out.contains("held: it would exceed maxChangedDevices"),
+        out.contains("held: 75 devices would change, the limit is 29 per hour"),
         "{out}"
     );
     assert!(out.ends_with("\n15 changes made, 75 held.\n"), "{out}");
