@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use super::Refused;
 
 /// How many devices of a tailnet may be changed within an hour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeLimit {
     /// A number of devices.
     Devices(u32),

@@ -35,6 +35,7 @@ mod tests {
             before: "10.0.0.0/16,".repeat(100),
             after: "none".to_owned(),
             reason: "declared".to_owned(),
+            disruptive: None,
             held: None,
         };
         let mut status = TailscaleDevicePolicyStatus {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A plan that the change limit holds, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LimitedPlan {
     /// How many devices it would change.
     pub devices: usize,
