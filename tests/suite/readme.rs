@@ -36,7 +36,7 @@ fn the_demo_plans_applies_and_repairs_and_ends_by_itself() {
         String::from_utf8_lossy(&output.stderr)
     );
     for line in [
-        "fra-router     tags                                  tag:router                  tag:fra,tag:router",
+        "fra-router     tags           +tag:fra  (declared by network/fra-router)",
         "  fra-router     tags: tag:router → tag:fra,tag:router",
         "18 changes, 14 requests. Everything is in sync.",
         "2 requests. The controller repaired the drift at the next poll.",

@@ -99,7 +99,7 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
             printable(change.disruptive.as_deref().unwrap_or_default()),
         ]);
     }
-    // A column without a word says nothing.
+    // An empty column says nothing.
     if changes.iter().all(|change| change.disruptive.is_none())
         && let Some(column) = table.column_mut(4)
     {

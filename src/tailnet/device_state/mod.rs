@@ -111,26 +111,6 @@ impl DeviceState {
             .retain(|difference| !difference.is_action());
     }
 
-    /// Whether a request for it is in flight.
-    pub const fn is_busy(&self) -> bool {
-        self.in_flight.any()
-    }
-
-    /// A request for it is sent.
-    pub const fn request_sent(&mut self, scope: Scope) {
-        self.in_flight.sent(scope);
-    }
-
-    /// Counts one request as answered. `revision`: the engine's, with this answer.
-    pub const fn request_finished(&mut self, scope: Scope, revision: u64) {
-        self.in_flight.answered(scope, revision);
-    }
-
-    /// A request was not sent after all.
-    pub const fn request_not_sent(&mut self, scope: Scope) {
-        self.in_flight.not_sent(scope);
-    }
-
     /// A part of a refused batch writes to it, and waits for its turn. `in_doubt`: the answer to the batch was lost.
     pub const fn part_waits(&mut self, in_doubt: bool) {
         self.parts.add(in_doubt);
@@ -155,17 +135,6 @@ impl DeviceState {
         self.parts.are_in_doubt()
     }
 
-    /// Whether a list that was requested at this revision may be older than the last write or read of it.
-    /// Lists have no attributes, so requests for those do not count.
-    pub const fn is_newer_than(&self, requested_at: u64) -> bool {
-        self.in_flight.is_newer_than(requested_at)
-    }
-
-    /// Whether its routes were read after a list was requested at this revision.
-    pub const fn has_newer_routes(&self, requested_at: u64) -> bool {
-        self.in_flight.has_newer_routes(requested_at)
-    }
-
     /// The device must be read before anything else: its state is unknown.
     pub const fn require_read(&mut self) {
         self.device.require();
@@ -174,6 +143,11 @@ impl DeviceState {
     /// Its attributes must be read again, whatever their age.
     pub const fn require_attributes(&mut self) {
         self.attributes.require();
+    }
+
+    /// Whether the device itself must be read before anything else.
+    pub const fn must_be_read(&self) -> bool {
+        self.device.is_required()
     }
 
     /// Whether a read must show what the device is like now: an answer was lost, or lists disagree.

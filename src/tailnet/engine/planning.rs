@@ -115,10 +115,11 @@ impl Planning<'_> {
         };
         if node.all_policies().next().is_none() {
             self.change_budget.note(id, &BTreeSet::new());
-            let busy = node.is_busy();
+            // The answer of a request in flight must find the device, or its change is counted for nobody. And
+            // a write whose answer was lost may not be repeated before a read, if a policy comes back.
+            let is_open = node.is_busy() || node.must_be_read();
             self.claims().drop_claims(id);
-            // The answer of a request in flight must find the device, or its change is counted for nobody.
-            if !busy {
+            if !is_open {
                 self.forget(id);
             } else if let Some(node) = self.devices.get_mut(id) {
                 node.drop_plan();

@@ -43,7 +43,7 @@ async fn drift_that_arose_while_no_controller_ran_is_told_from_a_new_policy() {
         table.contains("drift: declared by network/router"),
         "{table}"
     );
-    assert!(table.contains("  declared by network/laptop"), "{table}");
+    assert!(table.contains("  (declared by network/laptop)"), "{table}");
     let json: Value = serde_json::from_str(&plan(&stage, "json").await).unwrap();
     let changes = json["changes"].as_array().unwrap();
     let causes: Vec<_> = changes

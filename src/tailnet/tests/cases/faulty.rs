@@ -251,6 +251,30 @@ fn a_change_whose_response_was_lost_is_verified_reported_and_not_repeated() {
 }
 
 #[test]
+fn a_change_whose_response_was_lost_is_not_repeated_unread_for_a_policy_that_comes_back() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    while world.writes().is_empty() {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.faults.answer_lost = 1.0;
+    world.run_for(world.faults.delay);
+    world.faults.answer_lost = 0.0;
+    // Neither a read nor a list succeeds while the policy is gone.
+    world.faults.rate_limited = 1.0;
+    world.run_for(Duration::from_secs(1));
+    world.delete(&policy_key(0));
+    world.run_for(Duration::from_secs(1));
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.run_for(Duration::from_secs(1));
+    world.faults.rate_limited = 0.0;
+    world.run_for(SOON);
+    world.assert_converged();
+    assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
 fn one_short_list_does_not_prove_that_a_device_is_gone() {
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
