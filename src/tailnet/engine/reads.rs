@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     model::{Attributes, Device, NodeId, Reason, RouteSet},
+    plan::Binding,
     tailnet::{
         Answer, Failure, Now, Request, Retry, Settings, Ticket, device_state::Scope,
         devices::Devices, dirty::Dirty, failure::backoff, gate::Gate, observed::Observed,
@@ -34,6 +35,7 @@ impl Reads<'_> {
         if let Some(node) = self.devices.get_mut(&id) {
             self.observed.put(node.take_device(device, requested_at));
             reconsider(self.policies, self.devices, self.dirty, &id);
+            rebind_unmet(self.policies, self.dirty, &id);
         }
     }
 
@@ -158,6 +160,15 @@ impl Reads<'_> {
         let absence = self.observed.absence_mut();
         absence.lookup_failed(id, pause, now.monotonic);
     }
+}
+
+/// Binds again the policies that waited for a device to become what they say: it may have the tags now, and what
+/// they declare takes precedence from then on.
+fn rebind_unmet(policies: &PolicySet, dirty: &mut Dirty, id: &NodeId) {
+    let unmet = policies.iter().filter(|(_, entry)| {
+        matches!(entry.targets().binding(), Some(Binding::Unmet { node, .. }) if node == id)
+    });
+    dirty.rebind_all(unmet.map(|(key, _)| key.clone()));
 }
 
 /// A request about one device was answered.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{
     World,
-    builders::{hostname, world},
+    builders::{attributes, hostname, policy, tags, world},
     model::{device, node_id},
     short_lists::A_WHILE,
 };
 use crate::{
     model::{Device, NodeId},
-    plan::{Binding, DeviceTarget, Target},
+    plan::{Binding, DeviceTarget, Identity, Target},
     tailnet::{Failure, Input, Request, device_lookup::Doubt},
 };
 
@@ -150,4 +150,22 @@ fn a_lookup_that_ended_costs_no_read() {
     world.clear_seen();
     world.run_for(A_WHILE);
     assert_eq!(world.lookups(0), 0);
+}
+
+#[test]
+fn a_policy_acts_once_a_read_shows_that_its_device_is_what_it_says() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:b"])));
+    let mut waiting = policy(1, attributes(&[("a", "gold")]));
+    waiting.target = Target::Device(DeviceTarget {
+        identity: Identity::NodeId(node_id(0)),
+        tags: ["tag:b".parse().unwrap()].into(),
+        users: Vec::new(),
+    });
+    world.apply(waiting);
+    world.start();
+    // Less than a poll: only the read after the first write shows the tag.
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(world.writes().len(), 2, "{:?}", world.writes());
+    world.assert_converged();
 }

@@ -86,7 +86,7 @@ impl World {
         let admitted: Admitted = admitted.values().cloned().collect();
         let mut read = self.needed_attributes(&held_by, &fleet, &admitted);
         // A policy that may not clear them yet has had them read too: their types count.
-        for (_, record) in &admitted {
+        for (_, record) in admitted.iter().filter(|(policy, _)| policy.clears()) {
             for (id, attributes) in self.keys_to_clear(record) {
                 counting.entry(id.clone()).or_default();
                 read.insert(id, attributes);
