@@ -171,6 +171,12 @@ impl Answers {
                 (Some(Request::Device(id) | Request::Routes(id)), Ok(_)) => {
                     self.forget(|entry| !entry.is_attribute() && entry.device() == id);
                 }
+                // One that comes back may be another one.
+                (Some(Request::Device(id)), Err(failure))
+                    if failure.reason == Reason::DeviceNotFound =>
+                {
+                    self.refused.retain(|(_, entry)| entry.device() != id);
+                }
                 (Some(Request::Attributes(id)), Ok(_)) => {
                     self.read.insert(id.clone());
                     self.forget(|entry| entry.is_attribute() && entry.device() == id);
