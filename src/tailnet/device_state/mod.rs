@@ -3,6 +3,7 @@
 mod causes;
 mod noted;
 mod parts;
+mod requests;
 mod scope;
 mod step;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What requests in flight read or write of a device, and which lists are older than their answers.
 
-use super::DeviceState;
 use crate::{plan::Call, tailnet::Request};
 
 /// What a request reads or writes of a device.
@@ -80,38 +79,5 @@ impl InFlight {
             Scope::Device => &mut self.of_device,
             Scope::Routes | Scope::Attributes => &mut self.of_parts,
         }
-    }
-}
-
-impl DeviceState {
-    /// Whether a request for it is in flight.
-    pub const fn is_busy(&self) -> bool {
-        self.in_flight.any()
-    }
-
-    /// A request for it is sent.
-    pub const fn request_sent(&mut self, scope: Scope) {
-        self.in_flight.sent(scope);
-    }
-
-    /// Counts one request as answered. `revision`: the engine's, with this answer.
-    pub const fn request_finished(&mut self, scope: Scope, revision: u64) {
-        self.in_flight.answered(scope, revision);
-    }
-
-    /// A request was not sent after all.
-    pub const fn request_not_sent(&mut self, scope: Scope) {
-        self.in_flight.not_sent(scope);
-    }
-
-    /// Whether a list that was requested at this revision may be older than the last write or read of it.
-    /// Lists have no attributes, so requests for those do not count.
-    pub const fn is_newer_than(&self, requested_at: u64) -> bool {
-        self.in_flight.is_newer_than(requested_at)
-    }
-
-    /// Whether its routes were read after a list was requested at this revision.
-    pub const fn has_newer_routes(&self, requested_at: u64) -> bool {
-        self.in_flight.has_newer_routes(requested_at)
     }
 }
