@@ -10,8 +10,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::{output::printable, process::AnyError, server_error::causes};
-use crate::controller;
+use super::{output::printable, process::AnyError};
+use crate::{controller, model::causes};
 
 /// kubectl's flags for the choice of a cluster.
 #[derive(Debug, Clone, Default, Args)]
@@ -49,7 +49,7 @@ impl ClusterArgs {
         };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         config.map_err(|error| match &self.context {
-            Some(context) => format!("--context {context}: {}", causes(&error)).into(),
+            Some(context) => format!("--context {context}: {}", printable(&causes(&error))).into(),
             None => cannot_use(&error).into(),
         })
     }
@@ -71,9 +71,11 @@ fn cannot_use(error: &(dyn std::error::Error + 'static)) -> String {
                     "cannot read the kubeconfig {path}: {error}. Name another one with KUBECONFIG or --kubeconfig"
                 );
             }
-            Some(error) => return format!("cannot use the kubeconfig: {}", causes(error)),
+            Some(error) => {
+                return format!("cannot use the kubeconfig: {}", printable(&causes(error)));
+            }
             None => cause = error.source(),
         }
     }
-    format!("cannot use the kubeconfig: {}", causes(error))
+    format!("cannot use the kubeconfig: {}", printable(&causes(error)))
 }

@@ -58,14 +58,14 @@ impl PoliciesArgs {
         self.from_cluster || !self.files.is_empty()
     }
 
-    /// Refuses flags that choose a cluster which is not read.
-    pub fn refuse_idle(&self) -> Result<(), String> {
+    /// Refuses flags that choose a cluster if no policies are read from one.
+    pub fn refuse_unused_flags(&self) -> Result<(), String> {
         if self.from_cluster || !self.cluster.is_given() {
             return Ok(());
         }
         Err(
-            "--kubeconfig and --context choose a cluster, and no policies are read from one. Add \
-             --from-cluster in the place of -f, or remove them"
+            "--kubeconfig and --context need --from-cluster. Replace -f with --from-cluster, or remove \
+             these flags"
                 .to_owned(),
         )
     }
@@ -106,7 +106,7 @@ impl PoliciesArgs {
 
     /// Reads the policies, and the tailnet that they belong to.
     pub async fn read(&self) -> Result<Declarations, AnyError> {
-        self.refuse_idle()?;
+        self.refuse_unused_flags()?;
         let all = if self.from_cluster {
             self.of_cluster().await?
         } else {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::output::printable;
+use crate::model::causes;
 
 /// The answer of an API server that refuses a request, as kubectl prints it.
 #[derive(Debug)]
@@ -30,20 +31,6 @@ pub(super) fn of(error: kube::Error) -> Box<dyn std::error::Error> {
             reason: status.reason.clone(),
             message: status.message.clone(),
         }),
-        other => format!("cannot reach the cluster: {}", causes(&other)).into(),
+        other => format!("cannot reach the cluster: {}", printable(&causes(&other))).into(),
     }
-}
-
-/// An error with its causes, each once: some errors repeat their cause in their own text.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    printable(&text)
 }

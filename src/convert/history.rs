@@ -6,7 +6,7 @@ use crate::{
     plan::History,
 };
 
-/// Whether the policy was in sync at this generation, and when that is known to have changed last.
+/// Whether the policy was in sync at this generation, and since when no change of it is known.
 #[must_use]
 pub fn history(status: Option<&TailscaleDevicePolicyStatus>, generation: i64) -> History {
     let Some(status) = status else {

@@ -8,6 +8,7 @@
 mod address;
 mod attribute;
 mod brief;
+mod causes;
 mod change_limit;
 mod counted;
 mod device;
@@ -35,6 +36,7 @@ pub use attribute::{
     SafeInteger, ValueKind,
 };
 pub use brief::brief;
+pub use causes::causes;
 pub use change_limit::{ChangeLimit, share_of_one_namespace};
 pub use counted::counted;
 pub use device::Device;

@@ -14,7 +14,7 @@ use crate::plan::PolicyKey;
 /// The last reports of the tailnet and its policies.
 #[derive(Debug, Default)]
 pub(super) struct StatusBook {
-    /// A hash of each: there is one for each policy, and a report takes a kilobyte.
+    /// A hash of each: there is one for each policy, and a report takes most of a kilobyte.
     policies: BTreeMap<PolicyKey, u64>,
     tailnet: Option<TailnetReport>,
     /// Someone has edited the statuses of these policies.

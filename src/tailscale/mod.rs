@@ -41,7 +41,7 @@ use serde_json::json;
 
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, NodeId, RouteSet, SettingValue, TagSet,
-    UnreadableDevices,
+    UnreadableDevices, causes,
 };
 use auth::{Auth, Bearer};
 use budget::Token;
@@ -152,7 +152,7 @@ impl Client {
         }
         let auth = Auth::new(credential).ok_or(SetupError::Credential)?;
         let transport = Transport::new(settings)
-            .map_err(|error| SetupError::Http(transport::causes(&error.without_url())))?;
+            .map_err(|error| SetupError::Http(causes(&error.without_url())))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 transport,

@@ -1,6 +1,6 @@
 //! Sends requests: within the budget, repeated if that is safe, and logged.
 
-use std::{convert::Infallible, error::Error as _, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use reqwest::{
     RequestBuilder, Response, Url,
@@ -435,21 +435,6 @@ pub(super) fn not_sent(request: &Request, why: &str) -> Error {
         pause: None,
         unknown_outcome: false,
     }
-}
-
-/// reqwest reports "error sending request" and leaves the cause to its sources.
-pub(super) fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some errors already contain the text of their source.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Reads into `body`, up to about `limit` bytes.

@@ -45,8 +45,8 @@ held: --yes approves nothing.
 
 Exit codes:
   0    everything is in sync
-  1    an error, declined, a device that could not be read, a policy whose device is not found, ambiguous or
-       unreadable (unless --allow-missing), or no policy at all (unless --allow-empty)
+  1    an error, a declined prompt, a device that could not be read, a policy whose device is not found,
+       ambiguous or unreadable (unless --allow-missing), or no policy at all (unless --allow-empty)
   2    changes are left: held, denied, or different from the plan, and none of the above
   130  interrupted; the in-flight requests have ended
 
@@ -177,7 +177,7 @@ impl ApplyArgs {
                     .into(),
             );
         }
-        self.policies.refuse_idle()?;
+        self.policies.refuse_unused_flags()?;
         if self.plan.is_none() && !self.policies.are_given() {
             return Err(
                 "found no policies. Add -f and a file or folder, or name a saved plan".into(),

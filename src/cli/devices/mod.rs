@@ -64,7 +64,7 @@ enum Format {
 
 /// Reads the list with one request, and prints it.
 pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
-    args.policies.refuse_idle()?;
+    args.policies.refuse_unused_flags()?;
     let policies = if args.policies.are_given() {
         Some(args.policies.read().await?.policies)
     } else {

@@ -14,8 +14,8 @@ const STDIN: &str = "-";
 /// The files that kubectl reads from a folder.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// Reads all paths, in the order of the arguments and, within a folder, of the names.
-/// Without `written`, unless it is one of the paths.
+/// Reads all paths, in the order of the arguments and, within a folder, of the names. Leaves out `written`, unless
+/// it is one of the paths.
 pub fn read(paths: &[PathBuf], written: Option<&Path>) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
     let mut input = Input {
         // A file that does not exist yet is in no folder.

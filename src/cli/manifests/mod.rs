@@ -39,7 +39,8 @@ pub use self::{
 };
 
 /// Reads files, folders with their subfolders, and `-` for standard input. `namespace` is that of objects
-/// that name none, and `written` a file of these folders to leave out. Fails with all diagnostics if the API server would refuse any object.
+/// that name none, and `written` a file of these folders to leave out. Fails with all diagnostics if the API
+/// server would refuse any object.
 pub fn load(
     paths: &[PathBuf],
     written: Option<&Path>,

@@ -24,7 +24,7 @@ pub(super) fn released_lines(released: &[ReleasedView<'_>], all: bool) -> Vec<St
     let few: BTreeSet<_> = few.into_iter().flatten().map(std::ptr::from_ref).collect();
     let mut lines: Vec<_> = many
         .iter()
-        .map(|settings| released_by_many(settings))
+        .map(|settings| released_on_many(settings))
         .collect();
     // In the order of the devices, so that the settings of one are together.
     let named = released
@@ -34,7 +34,7 @@ pub(super) fn released_lines(released: &[ReleasedView<'_>], all: bool) -> Vec<St
     lines
 }
 
-fn released_by_many(settings: &[&ReleasedView<'_>]) -> String {
+fn released_on_many(settings: &[&ReleasedView<'_>]) -> String {
     let values: BTreeSet<_> = settings.iter().map(|setting| setting.value).collect();
     let devices = counted(settings.len(), "device");
     let common = values

@@ -40,8 +40,8 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub after: Value,
     /// The reason for the change: see [`Difference::why`].
     pub why: String,
-    /// Since when the device differs: `Declared`, `Drift`, `Joined`, or `Released`. Absent for files, which have
-    /// no status that knows.
+    /// Why the device differs: `Declared`, `Drift`, `Joined`, or `Released`. Absent for files, which have no status
+    /// that tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'static str>,
     /// The policies that declare it. The owner of the field comes first.

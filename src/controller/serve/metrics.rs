@@ -163,7 +163,7 @@ impl Metrics {
         let labels = ChangeLabels {
             tailnet: tailnet.to_owned(),
             field,
-            // What nobody knows better was declared.
+            // One-shot actions and files have no cause: they were declared.
             cause: difference.cause.unwrap_or(ChangeCause::Declared).as_str(),
         };
         self.changes.get_or_create(&labels).inc();

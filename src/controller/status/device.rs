@@ -312,7 +312,7 @@ pub(super) fn describe(
     status.held_changes = (held > 0).then(|| count(held));
 }
 
-/// Bytes: a tag or route more or less matters less than the room in a status of 16 KiB.
+/// Bytes: of a long list of tags or routes, the end gives way to the size of a status.
 const MAX_WORDS: usize = 160;
 
 /// What a change takes from a device, in a status.

@@ -5,11 +5,11 @@ use crate::api::TailscaleDevicePolicyStatus;
 /// The most bytes of a status as JSON.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// Leaves out the last pending changes, and then the last devices, until the status has its size. Their totals
+/// Leaves out the last devices, and then the last pending changes, until the status has its size. Their totals
 /// stay exact.
 pub(super) fn fit(status: &mut TailscaleDevicePolicyStatus) {
     while size(status) >= MAX_BYTES {
-        // Devices last: a pending change says what to do.
+        // The devices first: a pending change says what to do.
         if status.devices.pop().is_none() && status.pending.pop().is_none() {
             return;
         }

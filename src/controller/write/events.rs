@@ -176,7 +176,7 @@ impl EventWriter {
     }
 }
 
-/// Forgets the Events of a burst once they count no longer: the next Event may be far.
+/// Forgets the Events of a burst once their window is over: the next Event may come much later.
 async fn forget_repeats(repeats: Weak<Mutex<Repeats>>) {
     loop {
         tokio::time::sleep(WINDOW).await;

@@ -13,7 +13,7 @@ use super::event::Event;
 pub(super) const WINDOW: Duration = Duration::from_mins(10);
 
 /// What makes two Events the same: a digest of the object, the reason and the note. A rollout has an Event for each
-/// policy, and the texts would take a kilobyte each.
+/// policy, and the texts would take several hundred bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Occasion([u8; 32]);
 
@@ -112,7 +112,7 @@ impl Repeats {
         Some((seen.name.clone(), seen.count))
     }
 
-    /// Whether a task must be started that forgets them later.
+    /// Whether the caller must start a task that forgets them later: there is none yet.
     pub fn start_pruning(&mut self) -> bool {
         !std::mem::replace(&mut self.is_pruned_later, true)
     }

@@ -14,7 +14,7 @@ use crate::plan::{ChangeCause, Difference, Field, PolicyKey, Why};
 
 /// What is known of a device besides its plans.
 pub struct CauseContext<'a> {
-    /// The cause of a change that was sent and that no read has verified: the field was never met since.
+    /// The cause of a change that was sent and that no read has verified: the field has not been met since.
     pub written: &'a dyn Fn(&Field) -> Option<ChangeCause>,
     /// The cause of a difference that this policy has on a device that was not compared before.
     pub first: &'a dyn Fn(&PolicyKey) -> ChangeCause,
@@ -42,7 +42,7 @@ impl DevicePlan {
         match difference.why {
             Why::Released => return ChangeCause::Released,
             Why::NoLongerDeclared => return ChangeCause::Declared,
-            // Nobody outside can have undone an action.
+            // No one can undo an action.
             _ if difference.is_action() => return ChangeCause::Declared,
             Why::Declared | Why::NotDeclared => {}
         }
@@ -57,7 +57,7 @@ impl DevicePlan {
         if !before.owners.knows(owner) {
             return first();
         }
-        if !self.owners.desires_as(&before.owners, owner, field) {
+        if !self.owners.desires_same_as(&before.owners, owner, field) {
             // An edit can come while the device is still new.
             return ChangeCause::Declared;
         }

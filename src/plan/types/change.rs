@@ -251,13 +251,12 @@ impl fmt::Display for Change {
         if let Self::NotCompared { field, after } = self {
             return write!(f, "{field}: {after}");
         }
-        match self {
-            Self::List(change) if f.alternate() => {
-                let (before, after) = (change.before(), change.after());
-                write!(f, "{}: {before:#} → {after:#}", self.field())
-            }
-            _ => write!(f, "{}: {} → {}", self.field(), self.before(), self.after()),
-        }
+        let (before, after) = if f.alternate() {
+            self.brief()
+        } else {
+            (self.before(), self.after())
+        };
+        write!(f, "{}: {before} → {after}", self.field())
     }
 }
 
@@ -301,7 +300,7 @@ pub struct Difference {
     pub change: Change,
     /// Why.
     pub why: Why,
-    /// Since when it differs, and by whose act. `None` while nothing is known of the time before.
+    /// Why the device differs. `None` if nothing is known of the time before.
     pub cause: Option<ChangeCause>,
     /// The policy that wants the change; of several, the one that ranks first.
     pub owner: PolicyKey,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::model::Device;
 
-/// Since when a device differs from what is declared, and by whose act.
+/// Why a device differs from what is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeCause {
     /// The policy is new or was edited, or another manifest gave it the field.
@@ -41,9 +41,9 @@ impl fmt::Display for ChangeCause {
 pub enum History {
     /// No status says that this generation of the policy was ever in sync.
     New,
-    /// The policy was in sync, and this is the last time at which that is known to have changed.
+    /// The policy was in sync.
     InSync {
-        /// When.
+        /// The time of the last change that the status tells.
         since: Timestamp,
     },
 }

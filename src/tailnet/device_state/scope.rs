@@ -38,6 +38,7 @@ impl Scope {
 pub(super) struct InFlight {
     /// Those that change or read what lists show.
     of_device: u32,
+    /// Reads of its routes, and requests for its attributes.
     of_parts: u32,
     device_revision: u64,
     routes_revision: u64,

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Engine,
-    ownership::note_sent,
-    reads::{decide_again, request_finished},
-    release::note_progress,
-};
+use super::{Engine, ownership::note_sent, reads::decide_again, release::note_progress};
 use crate::{
     plan::{PolicyKey, PolicyRecord},
     tailnet::{
@@ -99,6 +94,7 @@ impl Engine {
         result: Result<Answer, Failure>,
         now: Now,
     ) {
+        let scope = Scope::of(&in_flight.request);
         match (in_flight.request, result) {
             (Request::Devices, result) => {
                 // The list of a poll that was given up meanwhile must not count.
@@ -119,20 +115,10 @@ impl Engine {
                 self.outcomes()
                     .take_refused(&call, &in_flight.differences, &failure, now);
             }
-            (
-                ref request @ (Request::Device(ref id)
-                | Request::Routes(ref id)
-                | Request::Attributes(ref id)),
-                _,
-            ) if in_flight.epoch < self.observed.epoch() => {
-                let scope = Scope::of(request);
-                request_finished(
-                    &mut self.observed,
-                    &mut self.devices,
-                    &mut self.dirty,
-                    id,
-                    scope,
-                );
+            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
+                if in_flight.epoch < self.observed.epoch() =>
+            {
+                self.reads().finish(&id, scope);
             }
             // An answer about another device must not be taken for this one.
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {

@@ -115,9 +115,11 @@ impl Planning<'_> {
         };
         if node.all_policies().next().is_none() {
             self.change_budget.note(id, &BTreeSet::new());
-            // The answer of a request in flight must find the device, or its change is counted for nobody. And
-            // a write whose answer was lost may not be repeated before a read, if a policy comes back.
-            let is_open = node.is_busy() || node.must_be_read();
+            // The answer of a request in flight must find the device, or its change is counted for no policy.
+            // And a policy that comes back must not repeat a write whose answer was lost before a read. A device
+            // that is gone is never read.
+            let is_there = self.observed.index().get(id).is_some();
+            let is_open = node.is_busy() || node.must_be_read() && is_there;
             self.claims().drop_claims(id);
             if !is_open {
                 self.forget(id);

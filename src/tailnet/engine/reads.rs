@@ -28,10 +28,15 @@ pub(super) struct Reads<'e> {
 }
 
 impl Reads<'_> {
+    /// A read was answered.
+    pub(super) fn finish(&mut self, id: &NodeId, scope: Scope) {
+        request_finished(self.observed, self.devices, self.dirty, id, scope);
+    }
+
     /// Takes a device that was read.
     pub(super) fn take_device(&mut self, device: Device, requested_at: Duration) {
         let id = device.node_id.clone();
-        request_finished(self.observed, self.devices, self.dirty, &id, Scope::Device);
+        self.finish(&id, Scope::Device);
         if let Some(node) = self.devices.get_mut(&id) {
             self.observed.put(node.take_device(device, requested_at));
             reconsider(self.policies, self.devices, self.dirty, &id);
@@ -47,7 +52,7 @@ impl Reads<'_> {
         requested_at: Duration,
         now: Now,
     ) {
-        request_finished(self.observed, self.devices, self.dirty, id, Scope::Routes);
+        self.finish(id, Scope::Routes);
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
@@ -61,13 +66,7 @@ impl Reads<'_> {
 
     /// Takes the attributes of a device.
     pub(super) fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
-        request_finished(
-            self.observed,
-            self.devices,
-            self.dirty,
-            id,
-            Scope::Attributes,
-        );
+        self.finish(id, Scope::Attributes);
         if let Some(node) = self.devices.get_mut(id) {
             node.take_attributes(values, now.monotonic);
         }
@@ -79,13 +78,7 @@ impl Reads<'_> {
             return;
         };
         poll_now_after(self.observed, &failure, now);
-        request_finished(
-            self.observed,
-            self.devices,
-            self.dirty,
-            id,
-            Scope::of(request),
-        );
+        self.finish(id, Scope::of(request));
         // The pause grows with each failure in a row, so the previous backoff counts.
         let node = self.devices.get(id);
         let before = node.and_then(|node| node.read_backoff(request)).cloned();

@@ -35,16 +35,16 @@ pub(super) struct Outcomes<'e> {
 }
 
 impl Outcomes<'_> {
+    /// A write was answered, for one of its devices.
+    fn finish(&mut self, call: &Call, id: &NodeId) {
+        let scope = Scope::of_write(call);
+        request_finished(self.observed, self.devices, self.dirty, id, scope);
+    }
+
     /// The API accepted a write.
     pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
         for id in call.nodes() {
-            request_finished(
-                self.observed,
-                self.devices,
-                self.dirty,
-                id,
-                Scope::of_write(call),
-            );
+            self.finish(call, id);
             if matches!(call, Call::Set(_, SettingValue::Ipv4(_))) {
                 // The previous address is free now: another device may wait for it.
                 reconsider_waiting(self.tailnet_wide, self.observed, self.dirty, id);
@@ -100,13 +100,7 @@ impl Outcomes<'_> {
     /// anything else.
     pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
         for id in call.nodes() {
-            request_finished(
-                self.observed,
-                self.devices,
-                self.dirty,
-                id,
-                Scope::of_write(call),
-            );
+            self.finish(call, id);
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
@@ -127,13 +121,7 @@ impl Outcomes<'_> {
         now: Now,
     ) {
         for id in call.nodes() {
-            request_finished(
-                self.observed,
-                self.devices,
-                self.dirty,
-                id,
-                Scope::of_write(call),
-            );
+            self.finish(call, id);
         }
         if let Call::WriteAttributes(writes) = call
             && self.gate.may_send(self.observed)

@@ -111,3 +111,24 @@ impl PolicyRecords {
         self.durable.covers_at(id, &self.needed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_records_are_held_once_and_different_ones_stay() {
+        let mut records = PolicyRecords::new(PolicyRecord::default());
+        // A copy without a change.
+        records.needed_mut();
+        assert!(!Arc::ptr_eq(&records.needed, &records.durable));
+        records.share();
+        assert!(Arc::ptr_eq(&records.needed, &records.durable));
+        assert!(Arc::ptr_eq(&records.needed, &records.watched));
+        records.needed_mut().approvals_used = 1;
+        records.confirm(Arc::new(records.needed().as_ref().clone()));
+        records.share();
+        assert!(Arc::ptr_eq(&records.needed, &records.durable));
+        assert_eq!(records.watched.approvals_used, 0);
+    }
+}

@@ -19,7 +19,7 @@ impl FieldOwners {
 
     /// Whether the field has the same desired state as in an earlier plan, from the view of this policy.
     #[must_use]
-    pub fn desires_as(&self, before: &Self, policy: &PolicyKey, field: &Field) -> bool {
+    pub fn desires_same_as(&self, before: &Self, policy: &PolicyKey, field: &Field) -> bool {
         let (Some(now), Some(before)) = (self.of_policy(policy), before.of_policy(policy)) else {
             return false;
         };

@@ -5,7 +5,10 @@ use crate::tailnet::tests::simulation::builders::{
     attributes, blank, hostname, policy, policy_key, tags,
 };
 use crate::{
-    plan::{Binding, Bound, DeviceIndex, Owner, Policy, PolicyInput, PolicyRecord, StatusState},
+    plan::{
+        Binding, Bound, DeviceIndex, Mode, Owner, Policy, PolicyInput, PolicyRecord, StatusState,
+        Suspender,
+    },
     tailnet::{
         policy_entry::PolicyEntry,
         tests::simulation::model::{device, node_id},
@@ -61,6 +64,22 @@ fn a_policy_may_change_the_devices_that_it_targets_and_those_that_it_must_clear(
     entry.targets_mut().bind(Some(Binding::Device(node_id(0))));
     assert!(entry.managed().into_iter().eq([&node_id(0)]));
     assert!(entry.nodes().eq([&node_id(0)]));
+}
+
+#[test]
+fn a_policy_whose_rules_alone_differ_is_held_once() {
+    let is_shared = |entry: &PolicyEntry| {
+        let (declared, admitted) = (entry.declared().as_ref(), entry.policy().as_ref());
+        Arc::ptr_eq(declared.unwrap(), admitted.unwrap())
+    };
+    assert!(is_shared(&entry(policy(0, tags(&[])))));
+    let suspended = Policy {
+        mode: Mode::Suspended(Suspender::Tailnet),
+        ..policy(0, tags(&[]))
+    };
+    let declared = input(policy(0, tags(&[])), PolicyRecord::default());
+    let entry = PolicyEntry::new(declared, Ok(Arc::new(suspended)));
+    assert!(!is_shared(&entry));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     World,
     builders::{SOON, attributes, key, policy, policy_key, tags, world},
-    counted::{counts, everything},
+    counted::{assert_idle, counts, everything},
     model::{device, failure, node_id},
 };
 use crate::{
@@ -235,12 +235,7 @@ fn a_change_whose_response_was_lost_is_verified_reported_and_not_repeated() {
         let mut world = world(1);
         world.apply(policy(0, desired));
         world.start();
-        while world.writes().is_empty() {
-            world.run_for(Duration::from_millis(1));
-        }
-        world.faults.answer_lost = 1.0;
-        world.run_for(world.faults.delay);
-        world.faults.answer_lost = 0.0;
+        world.lose_first(|world| world.writes().len(), true);
         world.run_for(SOON);
         world.assert_converged();
         assert_eq!(world.writes().len(), 1);
@@ -255,12 +250,7 @@ fn a_change_whose_response_was_lost_is_not_repeated_unread_for_a_policy_that_com
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
-    while world.writes().is_empty() {
-        world.run_for(Duration::from_millis(1));
-    }
-    world.faults.answer_lost = 1.0;
-    world.run_for(world.faults.delay);
-    world.faults.answer_lost = 0.0;
+    world.lose_first(|world| world.writes().len(), true);
     // Neither a read nor a list succeeds while the policy is gone.
     world.faults.rate_limited = 1.0;
     world.run_for(Duration::from_secs(1));
@@ -272,6 +262,21 @@ fn a_change_whose_response_was_lost_is_not_repeated_unread_for_a_policy_that_com
     world.run_for(SOON);
     world.assert_converged();
     assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
+fn a_device_that_is_gone_with_a_lost_answer_and_without_a_policy_is_looked_up_no_longer() {
+    let mut world = world(2);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.lose_first(|world| world.writes().len(), true);
+    world.faults.rate_limited = 1.0;
+    world.run_for(Duration::from_secs(1));
+    world.delete(&policy_key(0));
+    world.model.remove(&node_id(0));
+    world.faults.rate_limited = 0.0;
+    world.run_for(Duration::from_mins(10));
+    assert_idle(&mut world);
 }
 
 #[test]
