@@ -50,13 +50,17 @@ impl Observed {
         &self.index
     }
 
-    /// A device was read or changed.
-    pub fn put(&mut self, device: Device) {
+    /// A device was read or changed. Returns whether a fact differs that selectors use.
+    #[must_use]
+    pub fn put(&mut self, device: Device) -> bool {
         // Compared first, as the facts from before are lost then.
-        if let Some(known) = self.index.get(&device.node_id) {
+        let known = self.index.get(&device.node_id);
+        let facts_differ = known.is_none_or(|known| known.facts_differ(&device));
+        if let Some(known) = known {
             self.sign_ins.compare(known, &device);
         }
         self.index.insert(device);
+        facts_differ
     }
 
     /// A device is gone. A list that was requested earlier may still have it.

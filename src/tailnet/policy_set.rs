@@ -19,6 +19,8 @@ pub(super) struct PolicySet {
     admission: Admission,
     /// The policies with a selector.
     with_selector: BTreeSet<PolicyKey>,
+    /// The policies for one device that have none: it is not found, or is not what they say.
+    without_device: BTreeSet<PolicyKey>,
     /// Policies that are being deleted and whose cleanup is not finished.
     deleting: BTreeSet<PolicyKey>,
     /// Policies whose annotation requests a reconcile, with the last ticket before the request.
@@ -84,6 +86,7 @@ impl PolicySet {
     /// Removes a policy, and everything that is known of it.
     pub fn remove(&mut self, key: &PolicyKey) -> Option<PolicyEntry> {
         self.with_selector.remove(key);
+        self.without_device.remove(key);
         self.deleting.remove(key);
         self.reconcile_requests.remove(key);
         self.all.remove(key).map(|entry| *entry)
@@ -157,6 +160,20 @@ impl PolicySet {
         } else {
             self.with_selector.remove(key);
         }
+    }
+
+    /// Notes whether a policy for one device waits for it.
+    pub fn note_waiting(&mut self, key: &PolicyKey, waits: bool) {
+        if waits {
+            self.without_device.insert(key.clone());
+        } else {
+            self.without_device.remove(key);
+        }
+    }
+
+    /// The policies for one device that wait for it.
+    pub fn waiting(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.without_device.iter()
     }
 
     /// Whether a policy selects its devices, and was bound since it does.

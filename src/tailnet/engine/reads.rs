@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     model::{Attributes, Device, NodeId, Reason, RouteSet},
-    plan::Binding,
     tailnet::{
         Answer, Failure, Now, Request, Retry, Settings, Ticket, device_state::Scope,
         devices::Devices, dirty::Dirty, failure::backoff, gate::Gate, observed::Observed,
@@ -38,9 +37,12 @@ impl Reads<'_> {
         let id = device.node_id.clone();
         self.finish(&id, Scope::Device);
         if let Some(node) = self.devices.get_mut(&id) {
-            self.observed.put(node.take_device(device, requested_at));
-            reconsider(self.policies, self.devices, self.dirty, &id);
-            rebind_unmet(self.policies, self.dirty, &id);
+            // A read that says nothing new must not make the device wait for its selectors: where that takes
+            // longer than the read counts as fresh, the device would be read and matched forever.
+            if self.observed.put(node.take_device(device, requested_at)) {
+                facts_changed(self.policies, self.dirty, &id);
+            }
+            rebind_single(self.policies, self.devices, self.dirty, &id);
         }
     }
 
@@ -60,7 +62,8 @@ impl Reads<'_> {
         // The list lacks the routes, so the snapshot has those of the last read.
         if let Some(mut device) = self.observed.index().get(id).cloned() {
             device.enabled_routes = Some(routes);
-            self.observed.put(device);
+            // No selector uses routes.
+            let _ = self.observed.put(device);
         }
     }
 
@@ -136,8 +139,9 @@ impl Reads<'_> {
                 .longest_read_interval(self.settings.attributes_interval);
         let lists = self.observed.lists();
         self.observed.absence_mut().lookup_found(&id, lists, again);
-        self.observed.put(device);
-        self.dirty.rematch(&id);
+        if self.observed.put(device) {
+            self.dirty.rematch(&id);
+        }
         self.dirty.plan(&id);
         mark_bindings(self.policies, self.dirty, |bound| bound == Some(&id));
     }
@@ -153,15 +157,6 @@ impl Reads<'_> {
         let absence = self.observed.absence_mut();
         absence.lookup_failed(id, pause, now.monotonic);
     }
-}
-
-/// Binds again the policies that waited for a device to become what they say: it may have the tags now, and what
-/// they declare takes precedence from then on.
-fn rebind_unmet(policies: &PolicySet, dirty: &mut Dirty, id: &NodeId) {
-    let unmet = policies.iter().filter(|(_, entry)| {
-        matches!(entry.targets().binding(), Some(Binding::Unmet { node, .. }) if node == id)
-    });
-    dirty.rebind_all(unmet.map(|(key, _)| key.clone()));
 }
 
 /// A request about one device was answered.
@@ -197,9 +192,20 @@ pub(super) fn decide_again(devices: &mut Devices, dirty: &mut Dirty, id: &NodeId
     dirty.plan(id);
 }
 
-/// Marks a device for matching, as its facts may have changed.
-pub(super) fn reconsider(policies: &PolicySet, devices: &Devices, dirty: &mut Dirty, id: &NodeId) {
+/// What a device is has changed: it is matched again, and so are the policies that wait for such a device.
+pub(super) fn facts_changed(policies: &PolicySet, dirty: &mut Dirty, id: &NodeId) {
     dirty.rematch(id);
+    // What they declare takes precedence from now on, not from the next list on.
+    dirty.rebind_all(policies.waiting().cloned());
+}
+
+/// Binds the policies again that target the device without a selector.
+pub(super) fn rebind_single(
+    policies: &PolicySet,
+    devices: &Devices,
+    dirty: &mut Dirty,
+    id: &NodeId,
+) {
     if let Some(node) = devices.get(id) {
         let single = node
             .policies()

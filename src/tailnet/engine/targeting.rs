@@ -158,6 +158,9 @@ impl Targeting<'_> {
             return;
         }
         let before = entry.targets_mut().bind(binding.cloned());
+        let has_device = entry.nodes().next().is_some();
+        let waits = binding.is_some_and(|it| !matches!(it, Binding::Selector(_))) && !has_device;
+        self.policies.note_waiting(key, waits);
         self.dirty.report(key);
         for id in before.iter().flat_map(Binding::nodes) {
             if !binding.is_some_and(|it| it.holds(id)) {

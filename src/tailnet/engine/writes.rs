@@ -8,7 +8,7 @@ use super::{
     changes::note_change,
     claims::reconsider_waiting,
     notify::notify,
-    reads::{poll_now_after, reconsider, request_finished},
+    reads::{facts_changed, poll_now_after, rebind_single, request_finished},
     release::note_progress,
 };
 use crate::{
@@ -58,18 +58,17 @@ impl Outcomes<'_> {
             if let Some(mut device) = self.observed.index().get(id).cloned() {
                 // The change counts as made until a read shows otherwise (docs/decisions/0003).
                 apply(call, &mut device);
-                self.observed.put(device);
+                if self.observed.put(device) {
+                    facts_changed(self.policies, self.dirty, id);
+                }
             }
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
             node.apply(id, call);
-            match call {
-                // The first tag takes a device from its user, so its owner changes.
-                Call::SetTags(..) => reconsider(self.policies, self.devices, self.dirty, id),
-                // An expression can use the name.
-                Call::Set(_, SettingValue::Name(_)) => self.dirty.rematch(id),
-                _ => {}
+            // The first tag takes a device from its user, so its owner changes.
+            if matches!(call, Call::SetTags(..)) {
+                rebind_single(self.policies, self.devices, self.dirty, id);
             }
         }
         for difference in differences {
@@ -278,7 +277,8 @@ impl Outcomes<'_> {
     /// A device was deleted: it is no longer in the tailnet, even if a list that was requested earlier still
     /// has it.
     fn take_deleted(&mut self, id: &NodeId) {
-        reconsider(self.policies, self.devices, self.dirty, id);
+        self.dirty.rematch(id);
+        rebind_single(self.policies, self.devices, self.dirty, id);
         self.observed.note_deleted(id);
     }
 

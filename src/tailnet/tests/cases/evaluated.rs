@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, SettingValue},
-    plan::{DesiredSettings, Guardrails, Mode, Policy, PolicyKey, Selector, Target},
+    plan::{DesiredSettings, Guardrails, ListOwnership, Mode, Policy, PolicyKey, Selector, Target},
     tailnet::{Input, Request, Term},
 };
 
@@ -181,6 +181,30 @@ fn a_device_is_not_compared_twice() {
     world.step(Input::Term(Some(Term::FIRST.next())));
     world.run_for(Duration::from_secs(2));
     assert!(world.engine.observed().lists() > 0 && !world.engine.is_evaluating());
+}
+
+/// Entries that a policy does not own need a fresh read before the request. Were the device matched again after it,
+/// the read would be out of date once that is done, and another one would follow, forever.
+#[test]
+fn a_read_that_says_nothing_new_makes_no_device_wait_for_its_selectors() {
+    let mut world = slow(DEVICES);
+    for name in ["other-1", "other-2", "other-3"] {
+        let mut other = selecting("device.os == 'windows'", fleet(tags(&["tag:b"])));
+        other.key = PolicyKey::new(&*other.key.namespace, name);
+        world.apply(other);
+    }
+    for device in world.model.devices.values_mut() {
+        device.tags = [tag("tag:c")].into();
+    }
+    let mut sharing = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    sharing.ownership.tags = ListOwnership::AtLeast;
+    world.apply(sharing);
+    world.run_for(Duration::from_mins(10));
+    world.assert_converged();
+    // One request to read and one to write for each device, and one to verify the change.
+    let reads = world.count(|request| matches!(request, Request::Device(_)));
+    assert_eq!(world.writes().len(), DEVICES);
+    assert!(reads <= 2 * DEVICES, "{reads}");
 }
 
 #[test]
