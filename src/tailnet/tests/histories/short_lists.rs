@@ -234,7 +234,15 @@ impl Account {
     fn check(&mut self, world: &World, key: &PolicyKey, report: &PolicyReport) {
         self.check_binding(world, key, report);
         let both_listed = world.clock > self.begun + Duration::from_secs(30);
-        if !both_listed || world.clock < self.changed + SETTLED {
+        // A device that lists lack shows a change only once it is looked up again.
+        let last_list = &world.reported.last_list;
+        let lists_all = world.model.devices.keys().all(|id| last_list.contains(id));
+        let lookup = if lists_all {
+            Duration::ZERO
+        } else {
+            LOOKED_UP_AGAIN
+        };
+        if !both_listed || world.clock < self.changed + SETTLED + lookup {
             self.frozen = None;
             return;
         }
