@@ -30,3 +30,35 @@ pub fn history(status: Option<&TailscaleDevicePolicyStatus>, generation: i64) ->
         since: changed.map_or(since, |changed| changed.max(since)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::{
+        apimachinery::pkg::apis::meta::v1::{Condition, Time},
+        jiff::Timestamp,
+    };
+
+    use super::*;
+
+    fn in_sync(generation: i64) -> TailscaleDevicePolicyStatus {
+        TailscaleDevicePolicyStatus {
+            conditions: vec![Condition {
+                type_: conditions::IN_SYNC.to_owned(),
+                status: "True".to_owned(),
+                reason: "InSync".to_owned(),
+                message: String::new(),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+                observed_generation: Some(generation),
+            }],
+            ..TailscaleDevicePolicyStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_policy_that_was_edited_since_it_was_in_sync_is_new() {
+        let since = Timestamp::UNIX_EPOCH;
+        assert_eq!(history(Some(&in_sync(1)), 1), History::InSync { since });
+        assert_eq!(history(Some(&in_sync(1)), 2), History::New);
+        assert_eq!(history(None, 1), History::New);
+    }
+}

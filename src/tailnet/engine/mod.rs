@@ -276,6 +276,11 @@ impl Engine {
         &self.policies
     }
 
+    /// Whether the engine has a state for this device, for the simulation.
+    pub(super) fn remembers(&self, id: &NodeId) -> bool {
+        self.devices.get(id).is_some()
+    }
+
     /// Whether selectors are left to match, for the simulation.
     pub(super) fn is_evaluating(&self) -> bool {
         self.matching.is_evaluating()

@@ -115,6 +115,27 @@ fn a_change_that_waits_for_people_keeps_its_cause() {
 }
 
 #[test]
+fn a_change_that_had_no_effect_keeps_its_cause() {
+    let mut world = servers(1);
+    world.apply(fleet(tags(&["tag:s", "tag:a"])));
+    world.start();
+    while !world.model.devices[&node_id(0)]
+        .tags
+        .contains(&tag("tag:a"))
+    {
+        world.run_for(Duration::from_millis(1));
+    }
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = [tag("tag:s")].into();
+    // Until then, the API is not asked again for a change without effect.
+    world.run_for(Duration::from_mins(30));
+    world.assert_converged();
+    assert_eq!(world.writes().len(), 2);
+    let made = ("name-0".to_owned(), ChangeCause::Declared);
+    assert_eq!(causes(&mut world), [made.clone(), made]);
+}
+
+#[test]
 fn a_field_that_another_policy_gives_up_is_declared_by_its_next_owner() {
     let mut world = settled(tags(&["tag:s", "tag:a"]));
     let other = Policy {

@@ -9,8 +9,8 @@ use super::{
     model::{device, failure, node_id},
 };
 use crate::{
-    model::{NodeId, Reason},
-    plan::DesiredSettings,
+    model::{NodeId, Reason, Route, RouteSet},
+    plan::{DesiredSettings, ListOwnership, Ownership, Policy},
     tailnet::{Input, Notification, Request, Retry, State},
 };
 
@@ -229,6 +229,39 @@ fn a_list_from_before_a_write_does_not_replace_newer_state() {
     assert_eq!(world.writes().len(), 1);
 }
 
+/// Else the request to add a route would take away those that were added meanwhile.
+#[test]
+fn a_list_from_before_a_read_of_routes_does_not_replace_them() {
+    let route = |route: &str| route.parse::<Route>().unwrap();
+    let mut world = world(1);
+    world.apply(policy(0, DesiredSettings::default()));
+    world.start();
+    world.run_until(SOON);
+    world.clear_seen();
+    world.faults.list_delay = Duration::from_secs(5);
+    while world.seen.requests.is_empty() {
+        world.run_for(Duration::from_millis(100));
+    }
+    world.run_for(Duration::from_secs(1));
+    let desired = DesiredSettings {
+        enabled_routes: Some([route("10.1.0.0/16")].into()),
+        ..DesiredSettings::default()
+    };
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    let added: RouteSet = [route("10.1.0.0/16"), route("10.9.0.0/16")].into();
+    device.enabled_routes = Some(added.clone());
+    world.apply(Policy {
+        ownership: Ownership {
+            enabled_routes: ListOwnership::AtLeast,
+            ..Ownership::default()
+        },
+        ..policy(0, desired)
+    });
+    world.run_for(Duration::from_secs(8));
+    assert_eq!(world.model.devices[&node_id(0)].enabled_routes, Some(added));
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+}
+
 #[test]
 fn a_change_whose_response_was_lost_is_verified_reported_and_not_repeated() {
     for desired in [tags(&["tag:a"]), attributes(&[("a", "gold")])] {
@@ -277,6 +310,7 @@ fn a_device_that_is_gone_with_a_lost_answer_and_without_a_policy_is_looked_up_no
     world.faults.rate_limited = 0.0;
     world.run_for(Duration::from_mins(10));
     assert_idle(&mut world);
+    assert!(!world.engine.remembers(&node_id(0)));
 }
 
 #[test]
