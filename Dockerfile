@@ -31,10 +31,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     .ci/build "$(cat /target)"
 
 COPY src src
+# For tsdp_build_info.
+ARG REVISION=unknown
 # Cargo compares times, and those of the copied files can be older than the layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     touch src/lib.rs src/main.rs; \
-    .ci/build "$(cat /target)"; \
+    TSDP_REVISION="$REVISION" .ci/build "$(cat /target)"; \
     mkdir /image; \
     cp "target/$(cat /target)/release/tsdp" /image/tsdp; \
     ln -s tsdp /image/kubectl-tsdp

@@ -41,6 +41,7 @@ use write::{events::EventWriter, objects::Objects};
 
 pub use connect::environment::{EnvironmentError, FromEnvironment};
 pub use options::{Options, StartError};
+pub use serve::{METRICS, MetricDefinition, MetricKind};
 pub use status::{of_policy, of_tailnet};
 pub(crate) use tailnets::policy_input::policy_input;
 
@@ -70,20 +71,8 @@ pub async fn run(
     let vital = Vital::start().map_err(StartError::Thread)?;
     let electing_client = vital.client(config.clone()).map_err(unusable)?;
     let client = Client::try_from(config).map_err(unusable)?;
-    let metrics = Arc::new(Metrics::new(options.policy_metrics));
     let readiness = Arc::<Readiness>::default();
-    // Both outlive `stop`: probes are answered and the lease is held until the requests in flight
-    // have ended.
-    let (serving, electing) = (CancellationToken::new(), CancellationToken::new());
-    serve_health(&options, &vital, &readiness, &metrics, &serving).await?;
-    // Not on the thread of the lease: webhooks come from the internet, and a flood of them must not
-    // delay a renewal.
-    let webhooks = serve_webhooks(&options, &serving).await?;
-    let environment = options
-        .environment
-        .take()
-        .map(|from| Environment::connect(from, &namespace, &metrics))
-        .transpose()?;
+    let metrics = Arc::new(Metrics::new(options.policy_metrics, Arc::clone(&readiness)));
     let (leadership, election) = Election::new(
         electing_client,
         &namespace,
@@ -91,6 +80,19 @@ pub async fn run(
         &identity(),
         options.lease,
     );
+    metrics.elects(format!("{namespace}/{LEASE}"), leadership.clone());
+    // Both outlive `stop`: probes are answered and the lease is held until the requests in flight
+    // have ended.
+    let (serving, electing) = (CancellationToken::new(), CancellationToken::new());
+    serve_health(&options, &vital, &readiness, &metrics, &serving).await?;
+    // Not on the thread of the lease: webhooks come from the internet, and a flood of them must not
+    // delay a renewal.
+    let webhooks = serve_webhooks(&options, &metrics, &serving).await?;
+    let environment = options
+        .environment
+        .take()
+        .map(|from| Environment::connect(from, &namespace, &metrics))
+        .transpose()?;
     let election = election
         .telling(report_lease(Arc::clone(&readiness), &namespace))
         .run(electing.clone());
@@ -223,9 +225,10 @@ async fn serve_health(
 
 async fn serve_webhooks(
     options: &Options,
+    metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> Result<Webhooks, StartError> {
-    let webhooks = Webhooks::default();
+    let webhooks = Webhooks::new(Arc::clone(metrics));
     if let Some(address) = options.webhook_listen {
         let served = webhooks.clone().serve(address, stop.clone()).await;
         served.map_err(|error| StartError::Listen(address, error, "--webhook-listen"))?;

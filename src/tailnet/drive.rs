@@ -7,7 +7,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DeviceLookup, Effect, Engine, Input, LookupResult, Message, Notification, Now, Reporter, Term,
+    Backlog, DeviceLookup, Effect, Engine, Input, LookupResult, Message, Notification, Now,
+    Reporter, Term,
     exchange::{self, Outcome},
     inbox::Inbox,
     report_queue::{Reports, Written},
@@ -76,6 +77,7 @@ impl<R: Reporter> Driver<R> {
         let mut stopping = false;
         loop {
             self.write_reports();
+            self.reporter.waits(self.backlog());
             let ends = if stopping {
                 self.engine.is_idle()
             } else {
@@ -177,7 +179,10 @@ impl<R: Reporter> Driver<R> {
             monotonic: self.started.elapsed(),
             wall: Timestamp::now(),
         };
-        for effect in self.engine.step(input, now) {
+        let began = Instant::now();
+        let effects = self.engine.step(input, now);
+        self.reporter.stepped(began.elapsed());
+        for effect in effects {
             match effect {
                 Effect::Send {
                     ticket,
@@ -207,6 +212,16 @@ impl<R: Reporter> Driver<R> {
         self.requests
             .revoke(|ticket| engine.still_wants(ticket, now));
         self.requests.want_turn(engine.wants_turn());
+    }
+
+    fn backlog(&self) -> Backlog {
+        let (devices, selectors) = self.engine.backlog();
+        Backlog {
+            devices,
+            requests: self.requests.in_flight(),
+            selectors,
+            statuses: self.reports.waiting(),
+        }
     }
 
     /// Other controllers must not write any longer based on the lookups so far.

@@ -132,6 +132,11 @@ impl Queues {
         !self.lanes.contains_key(id)
     }
 
+    /// The number of devices that are not idle.
+    pub fn len(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// The devices that are not idle.
     pub fn at_work(&self) -> impl Iterator<Item = &NodeId> {
         self.lanes.keys()

@@ -53,6 +53,11 @@ impl Matching {
         self.evaluating.remove(key);
     }
 
+    /// The number of policies with devices to match.
+    pub fn left(&self) -> usize {
+        self.evaluating.len()
+    }
+
     /// Forgets an edited or deleted policy: its devices are decided again.
     pub fn forget_moves(&mut self, key: &PolicyKey) {
         self.flapping.forget_policy(key);

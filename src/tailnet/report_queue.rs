@@ -99,6 +99,11 @@ impl Reports {
             && !self.tailnet_busy
     }
 
+    /// The number of reports of policies that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Starts to write the waiting reports, as far as there are writers.
     pub fn write<R: Reporter>(&mut self, term: Term, reporter: &Arc<R>) {
         let now = Instant::now();

@@ -1,6 +1,6 @@
 //! Where the reports of an engine go.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use super::{Notification, PolicyReport, TailnetReport, Term};
 use crate::plan::PolicyKey;
@@ -29,6 +29,23 @@ pub trait Reporter: Send + Sync + 'static {
         key: &PolicyKey,
         notification: &Notification,
     ) -> impl Future<Output = ()> + Send;
+    /// A step of the engine took this long.
+    fn stepped(&self, _took: Duration) {}
+    /// What waits or is under way after a step.
+    fn waits(&self, _backlog: Backlog) {}
+}
+
+/// What waits or is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Devices to change or to read.
+    pub devices: usize,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Policies whose selector has devices left to match.
+    pub selectors: usize,
+    /// Reports to write.
+    pub statuses: usize,
 }
 
 /// The outcome of recording the report of a policy.

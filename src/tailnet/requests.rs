@@ -55,6 +55,11 @@ impl Requests {
         self.client.as_ref()
     }
 
+    /// The number of requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Takes another client. Requests that wait in the previous one are no longer sent, no matter who sent
     /// them there.
     pub fn connect(&mut self, client: Option<Client>) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::DeviceReport;
+use super::{DeviceReport, PendingChanges};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Conflict, Difference, ExpressionError, Field, Unmatched},
@@ -28,6 +28,8 @@ pub struct SelectorReport {
     pub held: usize,
     /// The number of held changes.
     pub held_changes: usize,
+    /// What is pending, by reason.
+    pub pending: PendingChanges,
     /// Those with a failure.
     pub failed: usize,
     /// Some devices; those that need attention most come first.

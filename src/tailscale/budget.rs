@@ -1,6 +1,9 @@
 use std::{
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -77,6 +80,21 @@ pub struct Bucket {
     queue: tokio::sync::Mutex<()>,
     /// The same for routine requests, so that no quick one waits for them.
     routine: tokio::sync::Mutex<()>,
+    /// How long requests have waited for a token in total, in microseconds.
+    waited: AtomicU64,
+}
+
+/// A request that waits for a token. The time counts too if it gives up.
+struct Waiting<'b> {
+    bucket: &'b Bucket,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.bucket.waited.fetch_add(waited, Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +158,7 @@ impl Bucket {
             }),
             queue: tokio::sync::Mutex::new(()),
             routine: tokio::sync::Mutex::new(()),
+            waited: AtomicU64::new(0),
         }
     }
 
@@ -150,8 +169,33 @@ impl Bucket {
         level.end_pauses_without_a_burst();
     }
 
+    /// How many requests may be sent at once: between 0 and the burst.
+    #[must_use]
+    pub fn tokens(&self) -> f64 {
+        let level = self.lock();
+        let lacking = level.full_at.saturating_duration_since(Instant::now());
+        let burst = f64::from(level.budget.burst.get());
+        (burst - lacking.div_duration_f64(level.budget.interval)).max(0.0)
+    }
+
+    /// How long requests have waited for a token, in total.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_micros(self.waited.load(Relaxed))
+    }
+
+    /// Whether the server has asked for a pause that is not over.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.lock().paused_until > Instant::now()
+    }
+
     /// Takes a token, waiting until there is one.
     pub(super) async fn take(self: &Arc<Self>, haste: Haste) -> Token {
+        let _waiting = Waiting {
+            bucket: self,
+            since: Instant::now(),
+        };
         let queue = match haste {
             Haste::Quick => &self.queue,
             Haste::Routine => &self.routine,
@@ -310,6 +354,35 @@ mod tests {
         bucket.pause(Duration::from_secs(10));
         drop(token);
         assert_eq!(token_times(&bucket, 1).await, [10_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_waits_and_pauses_can_be_observed() {
+        let bucket = Arc::new(Bucket::new(Budget::new(2.0, 4).unwrap()));
+        let near = |value: f64, expected: f64| (value - expected).abs() < 0.01;
+        assert!(near(bucket.tokens(), 4.0) && !bucket.is_paused());
+        token_times(&bucket, 3).await;
+        assert!(near(bucket.tokens(), 1.0), "{}", bucket.tokens());
+        assert!(near(bucket.waited().as_secs_f64(), 0.0));
+        // One has a token, the next ones wait half a second and a second.
+        token_times(&bucket, 3).await;
+        assert!(
+            near(bucket.waited().as_secs_f64(), 1.5),
+            "{:?}",
+            bucket.waited()
+        );
+        assert!(near(bucket.tokens(), 0.0), "{}", bucket.tokens());
+        bucket.pause(Duration::from_secs(10));
+        assert!(bucket.is_paused());
+        let impatient = bucket.take(Haste::Quick);
+        let _ = tokio::time::timeout(Duration::from_secs(2), impatient).await;
+        assert!(
+            near(bucket.waited().as_secs_f64(), 3.5),
+            "{:?}",
+            bucket.waited()
+        );
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        assert!(!bucket.is_paused());
     }
 
     #[tokio::test(start_paused = true)]

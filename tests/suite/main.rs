@@ -23,6 +23,7 @@ mod helm;
 mod layers;
 mod lease;
 mod messages;
+mod metrics_page;
 mod readme;
 mod reference;
 mod refusals;

@@ -63,6 +63,10 @@ impl Connector {
         &self.namespace
     }
 
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub fn webhooks(&self) -> &Webhooks {
         &self.webhooks
     }
@@ -168,7 +172,7 @@ impl Connector {
             // An edit of the Secret must not end a pause that the server asked for
             // (docs/decisions/0009-one-connection-one-set-of-rules.md).
             bucket: Some(budget.bucket()),
-            observer: Some(self.metrics.observer(tailnet)),
+            observer: Some(self.metrics.observer(tailnet, budget.bucket())),
             ..tailscale::Settings::new(url, spec.tailnet())
         };
         let client = Client::new(settings, credential).map_err(|error| unusable(place, &error))?;

@@ -53,8 +53,11 @@ impl Environment {
     ) -> Result<Self, EnvironmentError> {
         let settings = settings::settings(&TailscaleTailnetSpec::default(), own_namespace)?;
         let budget = TailnetBudget::new(from.settings.base_url.as_str(), from.settings.budget);
+        metrics
+            .declare(DEFAULT)
+            .declared(Some(settings.poll_interval));
         let observed = tailscale::Settings {
-            observer: Some(metrics.observer(DEFAULT)),
+            observer: Some(metrics.observer(DEFAULT, budget.bucket())),
             bucket: Some(budget.bucket()),
             ..from.settings
         };

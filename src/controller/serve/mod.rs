@@ -3,5 +3,6 @@
 pub(super) mod health;
 mod http_server;
 pub(super) mod metrics;
-mod policy_metrics;
 pub(super) mod webhook;
+
+pub use metrics::definition::{METRICS, MetricDefinition, MetricKind};

@@ -199,30 +199,30 @@ fn held_by(report: &DeviceReport, difference: &Difference, hold: &Hold) -> Ready
     let called = called(report);
     let change = &difference.change;
     let message = format!("{called}: {change:#} is held: {hold}.");
+    let reason = hold.reason();
     match hold {
-        Hold::Disruption(_) => ReadyState::retrying(Reason::DisruptionHeld, message),
-        Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
-        Hold::AddressSwap(_) => ReadyState::stalled(Reason::AddressSwap, message),
-        Hold::AttributeConflict { .. } => ReadyState::retrying(Reason::AttributeConflict, message),
-        // NoRecord occurs only outside of a cluster, where there is no status.
-        Hold::KeyNeverExpires | Hold::NoRecord | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
-            ReadyState::retrying(Reason::ActionHeld, message)
-        }
-        Hold::TooManyExpiries => ReadyState::stalled(Reason::TooManyDevices, message),
-        Hold::NameTaken(_) => ReadyState::retrying(Reason::NameTaken, message),
-        Hold::WouldUnselect(_) => ReadyState::stalled(Reason::SelectorFeedback, message),
-        // NotInApprovedPlan occurs only in `tsdp apply`, outside of a cluster.
-        Hold::Approval(_) | Hold::NotInApprovedPlan => {
-            ReadyState::retrying(Reason::AwaitingApproval, message)
-        }
-        Hold::Limit(_) => ReadyState::retrying(Reason::LimitHeld, message),
-        Hold::Unreadable(_) => ReadyState::retrying(Reason::DeviceUnreadable, message),
-        Hold::LockedOut(_) => ReadyState::retrying(Reason::NotEffective, message),
-        Hold::Protected => ReadyState::stalled(Reason::Protected, message),
-        Hold::NotAllowed(_) => ReadyState::stalled(Reason::NotAllowed, message),
+        // Only an edit of the policy helps.
+        Hold::AddressSwap(_)
+        | Hold::TooManyExpiries
+        | Hold::WouldUnselect(_)
+        | Hold::Protected
+        | Hold::NotAllowed(_) => ReadyState::stalled(reason, message),
         // The mode of the report states who suspended the policy.
-        Hold::Suspended(_) => ReadyState::done(Reason::Suspended, message),
-        Hold::Observed => ReadyState::done(Reason::Observed, observed(report, &called)),
+        Hold::Suspended(_) => ReadyState::done(reason, message),
+        Hold::Observed => ReadyState::done(reason, observed(report, &called)),
+        Hold::Disruption(_)
+        | Hold::AddressInUse(_)
+        | Hold::AttributeConflict { .. }
+        | Hold::KeyNeverExpires
+        | Hold::NoRecord
+        | Hold::JoinTimeUnknown
+        | Hold::ClockSkew(_)
+        | Hold::NameTaken(_)
+        | Hold::Approval(_)
+        | Hold::NotInApprovedPlan
+        | Hold::Limit(_)
+        | Hold::Unreadable(_)
+        | Hold::LockedOut(_) => ReadyState::retrying(reason, message),
     }
 }
 

@@ -19,7 +19,7 @@ mod selector;
 mod size;
 mod tailnet;
 #[cfg(test)]
-mod tests;
+pub(in crate::controller) mod tests;
 mod text;
 
 pub(super) use binding::unbound;

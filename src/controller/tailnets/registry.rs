@@ -123,6 +123,7 @@ impl TailnetRegistry {
     /// Ends the current term of the engines. The next one starts with lists of its own.
     fn take_term(&mut self, term: Option<Term>) {
         self.engines.end_term();
+        self.connector.metrics().forget_reports();
         self.handover.begin(term);
         if term.is_some() {
             // Before the reread, which must belong to the round of the new watches.
@@ -258,6 +259,8 @@ impl TailnetRegistry {
         };
         // Before the connection: the engine must know what is reserved before it can send a request.
         self.send(&name, Message::Input(Input::Tailnet(declared)));
+        let metrics = self.connector.metrics().declare(&name);
+        metrics.declared(object.spec.poll_interval().ok());
         let (connector, events) = (self.connector.clone(), self.events.clone());
         let round = self.watches.round();
         self.engine(&name)
@@ -270,6 +273,7 @@ impl TailnetRegistry {
             tailnet = name,
             "the TailscaleTailnet cannot be parsed: {error}; nothing is sent until it can be"
         );
+        self.connector.metrics().declare(name).declared(None);
         self.engine(name).forget_spec();
         self.connector.webhooks().refuse(name);
         let client = Err(unreadable_tailnet(name, error));
@@ -280,6 +284,10 @@ impl TailnetRegistry {
     fn tailnet_gone(&mut self, name: &str) {
         self.objects.tailnets().gone(&name.to_owned());
         self.engine(name).forget_spec();
+        // The tailnet from the environment has no resource that could be deleted.
+        if self.sources.environment_tailnet() != Some(name) {
+            self.connector.metrics().tailnet_gone(name);
+        }
         self.connector.webhooks().refuse(name);
         let message = self.sources.without_resource(name);
         self.send(name, message);

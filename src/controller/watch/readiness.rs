@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,7 @@ struct Failing {
 pub(in crate::controller) struct Watch {
     name: String,
     state: Mutex<State>,
+    restarts: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +60,7 @@ impl Readiness {
             Arc::new(Watch {
                 name: name.clone(),
                 state: Mutex::default(),
+                restarts: AtomicU64::default(),
             })
         });
         Arc::clone(watch)
@@ -83,6 +88,16 @@ impl Readiness {
                 true
             }
         }
+    }
+
+    /// How often each watch failed and was started again.
+    pub fn restarts(&self) -> Vec<(String, u64)> {
+        let watches = locked(&self.watches);
+        let restarts = watches.values().map(|watch| {
+            let count = watch.restarts.load(Relaxed);
+            (watch.name.clone(), count)
+        });
+        restarts.collect()
     }
 
     /// Why the controller is not ready, a line each; empty: it is ready.
@@ -127,6 +142,8 @@ impl Watch {
 
     /// The watch failed. Returns whether the error differs from the last.
     pub fn failed(&self, error: &str) -> bool {
+        // After each failure, the watch is started again.
+        self.restarts.fetch_add(1, Relaxed);
         let mut state = locked(&self.state);
         let is_news = state.error.as_ref().is_none_or(|(_, last)| last != error);
         state.error = Some((Instant::now(), error.to_owned()));

@@ -13,11 +13,14 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 use tracing::{debug, warn};
 
 use super::api_server::{MANAGER, MAX_WAIT, not_permitted, unwritable};
-use crate::controller::{serve::metrics::Metrics, watch::readiness::Readiness};
+use crate::controller::{
+    serve::metrics::{Metrics, StatusFailure},
+    watch::readiness::Readiness,
+};
 
 /// The version of the object to write to.
 #[derive(Debug, Clone, Copy)]
@@ -88,9 +91,8 @@ where
         ..PatchParams::default()
     };
     let answer = timeout(MAX_WAIT, api.patch_status(name, &params, &patch)).await;
-    // Whatever the reason, so that an alert on this metric misses none.
-    if !matches!(&answer, Ok(Ok(_))) {
-        metrics.status_not_written();
+    if let Some(failure) = failure(&answer) {
+        metrics.status_not_written(failure);
     }
     match answer {
         Ok(Ok(written)) => {
@@ -120,6 +122,20 @@ where
             warn!("the status of {kind} {name} was not written in time; retrying");
             Err(NotWritten::Failed)
         }
+    }
+}
+
+/// Whatever the reason, so that an alert on the metric misses none.
+fn failure<T>(answer: &Result<kube::Result<T>, Elapsed>) -> Option<StatusFailure> {
+    match answer {
+        Ok(Ok(_)) => None,
+        Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() => Some(StatusFailure::NotFound),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_conflict() => Some(StatusFailure::Conflict),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
+            Some(StatusFailure::Forbidden)
+        }
+        Ok(Err(_)) => Some(StatusFailure::Failed),
+        Err(_) => Some(StatusFailure::Timeout),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Writes the reports of the engines as status of the objects, and Events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{
@@ -17,9 +17,11 @@ use super::{
 };
 use crate::{
     api::TailscaleTailnetStatus,
-    controller::status,
+    controller::{serve::metrics::TailnetMetrics, status},
     plan::PolicyKey,
-    tailnet::{Notification, PolicyReport, Recorded, Reporter, State, TailnetReport, Term},
+    tailnet::{
+        Backlog, Notification, PolicyReport, Recorded, Reporter, State, TailnetReport, Term,
+    },
 };
 
 /// How often a status is derived and written again at once if the object has changed.
@@ -46,19 +48,18 @@ impl Reporter for StatusWriter {
     }
 
     async fn policy(&self, term: Term, key: &PolicyKey, report: &PolicyReport) -> Recorded {
-        for _ in 0..TRIES {
-            match self.try_policy(term, key, report).await {
-                Ok(()) => return Recorded::Yes,
-                Err(NotWritten::Gone) => return Recorded::Gone,
-                Err(NotWritten::Outdated) if self.read_policy(key).await => {}
-                Err(NotWritten::Outdated | NotWritten::Failed) => break,
-            }
+        let began = Instant::now();
+        let recorded = self.record_policy(term, key, report).await;
+        if let Some(metrics) = self.metrics() {
+            metrics.reconciled(began.elapsed());
         }
-        Recorded::No
+        recorded
     }
 
     async fn tailnet(&self, term: Term, report: &TailnetReport) -> bool {
-        self.objects.metrics().tailnet(&self.tailnet, report);
+        if let Some(metrics) = self.metrics() {
+            metrics.reported(report);
+        }
         for _ in 0..TRIES {
             match self.try_tailnet(term, report).await {
                 // A resource that is gone leaves nothing to retry.
@@ -74,8 +75,9 @@ impl Reporter for StatusWriter {
         // Each of its policies reports it, but it is one change: the metric counts it once.
         if let Notification::Changed(difference) = notification
             && difference.owner == *key
+            && let Some(metrics) = self.metrics()
         {
-            self.objects.metrics().changed(&self.tailnet, difference);
+            metrics.changed(difference);
         }
         let Some(event) = notifications::log(key, &self.tailnet, notification) else {
             return;
@@ -89,9 +91,38 @@ impl Reporter for StatusWriter {
             self.objects.publish(key, known.uid(), &event).await;
         }
     }
+
+    fn stepped(&self, took: Duration) {
+        if let Some(metrics) = self.metrics() {
+            metrics.planned(took);
+        }
+    }
+
+    fn waits(&self, backlog: Backlog) {
+        if let Some(metrics) = self.metrics() {
+            metrics.waits(backlog);
+        }
+    }
 }
 
 impl StatusWriter {
+    /// The metrics of the tailnet, unless its resource is gone.
+    fn metrics(&self) -> Option<Arc<TailnetMetrics>> {
+        self.objects.metrics().tailnet(&self.tailnet)
+    }
+
+    async fn record_policy(&self, term: Term, key: &PolicyKey, report: &PolicyReport) -> Recorded {
+        for _ in 0..TRIES {
+            match self.try_policy(term, key, report).await {
+                Ok(()) => return Recorded::Yes,
+                Err(NotWritten::Gone) => return Recorded::Gone,
+                Err(NotWritten::Outdated) if self.read_policy(key).await => {}
+                Err(NotWritten::Outdated | NotWritten::Failed) => break,
+            }
+        }
+        Recorded::No
+    }
+
     async fn try_policy(
         &self,
         term: Term,
@@ -115,7 +146,7 @@ impl StatusWriter {
         // Before the comparison: after a restart the metrics are empty, and the status may be up to
         // date.
         let metrics = self.objects.metrics();
-        metrics.policy_ready(&self.tailnet, key, &new.conditions);
+        metrics.policy(&self.tailnet, key, &new.conditions, report);
         // Unknown is not zero: the last number stays.
         if let Some(devices) = new.matched_devices {
             metrics.policy_matches(key, devices);

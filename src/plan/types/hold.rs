@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::{PolicyKey, Suspender};
 use crate::{
-    model::{APPROVE, ChangeLimit, Disruption, UnreadableFields, counted},
+    model::{APPROVE, ChangeLimit, Disruption, Reason, UnreadableFields, counted},
     plan::{AttributeType, ClockSkew, MAX_EXPIRIES, PlanHash},
 };
 
@@ -86,6 +86,35 @@ const JOIN_TIME_UNKNOWN: &str = "the API does not report when the device joined 
                                  that it may have joined after the time";
 const NO_RECORD: &str = "a one-shot action needs a status that records it: only the controller \
                          does it, in a cluster";
+
+impl Hold {
+    /// The reason of the condition that reports it.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Disruption(_) => Reason::DisruptionHeld,
+            Self::AddressInUse(_) => Reason::AddressInUse,
+            Self::AddressSwap(_) => Reason::AddressSwap,
+            Self::AttributeConflict { .. } => Reason::AttributeConflict,
+            // NoRecord occurs only outside of a cluster, where there is no status.
+            Self::KeyNeverExpires | Self::NoRecord | Self::JoinTimeUnknown | Self::ClockSkew(_) => {
+                Reason::ActionHeld
+            }
+            Self::TooManyExpiries => Reason::TooManyDevices,
+            Self::NameTaken(_) => Reason::NameTaken,
+            Self::WouldUnselect(_) => Reason::SelectorFeedback,
+            // NotInApprovedPlan occurs only in `tsdp apply`, outside of a cluster.
+            Self::Approval(_) | Self::NotInApprovedPlan => Reason::AwaitingApproval,
+            Self::Limit(_) => Reason::LimitHeld,
+            Self::Unreadable(_) => Reason::DeviceUnreadable,
+            Self::LockedOut(_) => Reason::NotEffective,
+            Self::Protected => Reason::Protected,
+            Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::Suspended(_) => Reason::Suspended,
+            Self::Observed => Reason::Observed,
+        }
+    }
+}
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -209,6 +209,12 @@ impl Engine {
         find_device(&self.gate, &mut self.observed, target, bound)
     }
 
+    /// The number of devices with something to do, and of policies whose selector has devices left to match.
+    #[must_use]
+    pub fn backlog(&self) -> (usize, usize) {
+        (self.queues.len(), self.matching.left())
+    }
+
     /// Whether no request is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -153,6 +153,14 @@ impl SelectorReport {
         let held = own().any(|difference| difference.hold.is_some());
         self.held += usize::from(held);
         self.failed += usize::from(failed);
+        let overridden = plan.conflicts_of(key).count();
+        self.pending.add_device(own(), overridden, |field| {
+            let mut failures = node.failures(key);
+            failures.find_map(|(of, failure)| {
+                let concerns = of.as_ref().is_none_or(|of| of == field);
+                concerns.then_some(failure.reason)
+            })
+        });
         if conflicted {
             DeviceOutcome::Conflicted
         } else if failed {

@@ -24,7 +24,7 @@ async fn allow(stage: &Stage) {
 /// The number of status writes that the API server refused.
 async fn refused(controller: &Controller) -> u32 {
     let (_, metrics) = controller.get("/metrics").await;
-    let name = "tsdp_status_write_failures_total ";
+    let name = "tsdp_status_write_failures_total{reason=\"Forbidden\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(name));
     count.unwrap().parse().unwrap()
 }

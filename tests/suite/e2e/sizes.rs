@@ -147,7 +147,7 @@ async fn create_policies(stage: &Stage, size: usize) {
 async fn all_ready(controller: &Controller, size: usize) {
     eventually(LONG, async || {
         let (_, page) = controller.get("/metrics").await;
-        let ready = sum(&page, "tsdp_policies_ready{", "reason=\"InSync\"");
+        let ready = sum(&page, "tsdp_policies{", "reason=\"InSync\"");
         if ready == size {
             return Ok(());
         }

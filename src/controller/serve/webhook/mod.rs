@@ -27,12 +27,30 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info};
 
-use super::http_server;
+use self::signature::Refusal;
+use super::{
+    http_server,
+    metrics::{Metrics, Rejection},
+};
 use crate::tailnet::{Input, Message};
 
 /// The tailnets that accept webhooks, and the secret of each.
-#[derive(Clone, Default)]
-pub(in crate::controller) struct Webhooks(Arc<Mutex<HashMap<String, Receiver>>>);
+#[derive(Clone)]
+pub(in crate::controller) struct Webhooks {
+    receivers: Arc<Mutex<HashMap<String, Receiver>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unreadable => Self::Unsigned,
+            Refusal::Forged => Self::Forged,
+            Refusal::Old => Self::Old,
+            Refusal::Early => Self::Early,
+        }
+    }
+}
 
 struct Receiver {
     secret: SecretString,
@@ -50,6 +68,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Webhooks {
+    /// Accepts none yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            receivers: Arc::default(),
+            metrics,
+        }
+    }
+
     /// Accepts webhooks of a tailnet that are signed with this secret, and with no other.
     pub fn accept(
         &self,
@@ -83,29 +109,41 @@ impl Webhooks {
         Ok(())
     }
 
-    fn deliver(&self, tailnet: &str, headers: &HeaderMap, body: &Bytes) -> Result<(), String> {
+    fn deliver(
+        &self,
+        tailnet: &str,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<(), (Rejection, String)> {
         // Cloned, so that nobody waits for the lock while a signature is verified.
         let (secret, arrived) = self
             .lock()
             .get(tailnet)
             .map(|it| (it.secret.clone(), Arc::clone(&it.arrived)))
-            .ok_or(
-                "the Secret of the tailnet has no webhook_secret, or there is no such tailnet",
-            )?;
+            .ok_or_else(|| {
+                let why =
+                    "the Secret of the tailnet has no webhook_secret, or there is no such tailnet";
+                (Rejection::UnknownTailnet, why.to_owned())
+            })?;
         let header = headers
             .get(SIGNATURE)
             .and_then(|text| text.to_str().ok())
             // No header is refused like an invalid one.
             .unwrap_or_default();
         signature::verify(&secret, header, body, Timestamp::now())
-            .map_err(|refusal| refusal.to_string())?;
+            .map_err(|refusal| (refusal.into(), refusal.to_string()))?;
         // `Notify` stores one notification, so a flood of webhooks during the pause becomes one poll.
         arrived.notify_one();
+        if let Some(metrics) = self.metrics.tailnet(tailnet) {
+            metrics.webhook();
+        }
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Receiver>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.receivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,15 +169,19 @@ async fn receive(
     // limits.
     let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => webhooks.deliver(&tailnet, &headers, &body),
-        Ok(Err(error)) => Err(format!("its body cannot be read: {error}")),
-        Err(_) => Err("its body did not arrive in time".to_owned()),
+        Ok(Err(error)) => Err((Rejection::Body, format!("its body cannot be read: {error}"))),
+        Err(_) => Err((
+            Rejection::Body,
+            "its body did not arrive in time".to_owned(),
+        )),
     };
     match outcome {
         Ok(()) => {
             debug!(?tailnet, "a webhook triggers a poll");
             StatusCode::OK
         }
-        Err(why) => {
+        Err((rejection, why)) => {
+            webhooks.metrics.webhook_rejected(rejection);
             debug!(?tailnet, "refused a webhook: {why}");
             // The same status for every reason: the sender must not learn which tailnets exist.
             StatusCode::UNAUTHORIZED

@@ -24,11 +24,11 @@ pub(super) fn node(id: &str) -> NodeId {
     id.parse().unwrap()
 }
 
-pub(super) fn key(name: &str) -> PolicyKey {
+pub(in crate::controller) fn key(name: &str) -> PolicyKey {
     PolicyKey::new("network", name)
 }
 
-pub(super) fn failure(reason: Reason, retry: Retry) -> Failure {
+pub(in crate::controller) fn failure(reason: Reason, retry: Retry) -> Failure {
     let message = "POST /device/n1/tags answered 400 (REQ-1)".into();
     Failure {
         reason,
@@ -38,7 +38,7 @@ pub(super) fn failure(reason: Reason, retry: Retry) -> Failure {
     }
 }
 
-pub(super) fn difference(hold: Option<Hold>) -> Difference {
+pub(in crate::controller) fn difference(hold: Option<Hold>) -> Difference {
     Difference {
         node: node("n1"),
         device: "fra-router".into(),
@@ -54,7 +54,7 @@ pub(super) fn difference(hold: Option<Hold>) -> Difference {
     }
 }
 
-pub(super) fn device() -> DeviceReport {
+pub(in crate::controller) fn device() -> DeviceReport {
     DeviceReport {
         successor: None,
         node: node("n1"),
@@ -70,7 +70,7 @@ pub(super) fn device() -> DeviceReport {
     }
 }
 
-pub(super) fn report(state: State) -> PolicyReport {
+pub(in crate::controller) fn report(state: State) -> PolicyReport {
     let bound = Bound {
         node: node("n1"),
         owner: Owner::Tagged,

@@ -1,7 +1,7 @@
 //! Every state that a policy can be in, as its status tells it.
 
 mod actions;
-mod fixtures;
+pub(in crate::controller) mod fixtures;
 mod records;
 mod release;
 mod states;

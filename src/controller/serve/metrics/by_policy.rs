@@ -1,48 +1,30 @@
 //! Metrics with the names of policies. Each policy is a time series, so there are at most as many as an option allows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
+    fmt,
     sync::{Mutex, PoisonError},
 };
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge},
-    registry::Registry,
+use super::{
+    definition::{MATCHED_DEVICES, METRICS_OMITTED},
+    page::Page,
 };
-
 use crate::plan::PolicyKey;
 
 /// The devices that each policy matches, for some policies.
 #[derive(Debug)]
 pub(super) struct PolicyMetrics {
     max: usize,
-    matched: Family<PolicyLabels, Gauge>,
-    omitted: Gauge,
     policies: Mutex<Policies>,
 }
 
 #[derive(Debug, Default)]
 struct Policies {
-    /// Those with a time series: the first ones that reported.
-    shown: BTreeSet<PolicyKey>,
+    /// The numbers of those with a time series: the first ones that reported.
+    shown: BTreeMap<PolicyKey, u32>,
     /// The numbers of those without one, which the next free place needs.
-    omitted: BTreeMap<PolicyKey, i64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PolicyLabels {
-    namespace: String,
-    name: String,
-}
-
-impl From<&PolicyKey> for PolicyLabels {
-    fn from(key: &PolicyKey) -> Self {
-        Self {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-        }
-    }
+    omitted: BTreeMap<PolicyKey, u32>,
 }
 
 impl PolicyMetrics {
@@ -50,56 +32,54 @@ impl PolicyMetrics {
     pub fn new(max: usize) -> Self {
         Self {
             max,
-            matched: Family::default(),
-            omitted: Gauge::default(),
             policies: Mutex::default(),
         }
     }
 
-    pub fn register(&self, registry: &mut Registry) {
-        // An operator who did not ask for names of policies gets none, not even an empty family.
-        if self.max == 0 {
-            return;
-        }
-        let help = "Devices that the policy matches";
-        registry.register("policy_matched_devices", help, self.matched.clone());
-        let help =
-            "Policies without a series of tsdp_policy_matched_devices, over --policy-metrics";
-        registry.register("policy_metrics_omitted", help, self.omitted.clone());
-    }
-
     /// A policy matches so many devices.
-    pub fn set(&self, key: &PolicyKey, devices: i64) {
+    pub fn set(&self, key: &PolicyKey, devices: u32) {
         if self.max == 0 {
             return;
         }
         let mut policies = self.lock();
-        if !policies.shown.contains(key) && policies.shown.len() >= self.max {
+        if !policies.shown.contains_key(key) && policies.shown.len() >= self.max {
             policies.omitted.insert(key.clone(), devices);
         } else {
-            policies.shown.insert(key.clone());
-            self.matched.get_or_create(&key.into()).set(devices);
+            policies.shown.insert(key.clone(), devices);
         }
-        self.count(&policies);
     }
 
     /// A policy is gone: another one takes its place.
     pub fn remove(&self, key: &PolicyKey) {
         let mut policies = self.lock();
         policies.omitted.remove(key);
-        if policies.shown.remove(key) {
-            self.matched.remove(&key.into());
-            if let Some((next, devices)) = policies.omitted.pop_first() {
-                self.matched.get_or_create(&(&next).into()).set(devices);
-                policies.shown.insert(next);
-            }
+        if policies.shown.remove(key).is_some()
+            && let Some((next, devices)) = policies.omitted.pop_first()
+        {
+            policies.shown.insert(next, devices);
         }
-        self.count(&policies);
     }
 
-    fn count(&self, policies: &Policies) {
-        let omitted = i64::try_from(policies.omitted.len());
-        self.omitted.set(omitted.unwrap_or(i64::MAX));
+    /// Another process may lead from now on.
+    pub fn clear(&self) {
+        *self.lock() = Policies::default();
+    }
+
+    pub fn write(&self, page: &mut Page<'_>) -> fmt::Result {
+        // An operator who did not ask for names of policies gets none, not even an empty family.
+        if self.max == 0 {
+            return Ok(());
+        }
+        let policies = self.lock();
+        page.metric(&MATCHED_DEVICES, |series| {
+            policies
+                .shown
+                .iter()
+                .try_for_each(|(key, devices)| series.gauge(&[&key.namespace, &key.name], devices))
+        })?;
+        page.metric(&METRICS_OMITTED, |series| {
+            series.gauge(&[], &policies.omitted.len())
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Policies> {
@@ -127,14 +107,14 @@ mod tests {
 
     #[test]
     fn policies_have_no_series_by_default() {
-        let metrics = Metrics::new(0);
+        let metrics = Metrics::new(0, std::sync::Arc::default());
         metrics.policy_matches(&key("a"), 3);
         assert!(!metrics.encode().contains("policy_m"));
     }
 
     #[test]
     fn series_are_bounded_and_a_free_place_is_taken() {
-        let metrics = Metrics::new(2);
+        let metrics = Metrics::new(2, std::sync::Arc::default());
         for (name, devices) in [("a", 3), ("b", 0), ("c", 7), ("d", 1), ("a", 4)] {
             metrics.policy_matches(&key(name), devices);
         }
