@@ -24,6 +24,7 @@ mod layers;
 mod lease;
 mod messages;
 mod metrics_page;
+mod monitoring;
 mod readme;
 mod reference;
 mod refusals;

@@ -100,3 +100,21 @@ fn generated_crds_of_the_chart_are_up_to_date() {
         files.filter(|(name, _)| name != "Kustomization").collect();
     assert_generated_folder("deploy/helm/tsdp/files/crds", &files);
 }
+
+#[test]
+fn generated_alerts_and_dashboard_of_the_chart_are_up_to_date() {
+    let read = |name: &str| {
+        let path = format!("{}/deploy/monitoring/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(path).unwrap()
+    };
+    assert_generated(
+        "deploy/helm/tsdp/files/dashboard.json",
+        &read("dashboard.json"),
+    );
+    // What stands below `spec`, without the object around it: promtool and the chart read it.
+    let rule = read("prometheusrule.yaml");
+    let (_, spec) = rule.split_once("\nspec:\n").unwrap();
+    let lines = spec.lines().map(|line| line.strip_prefix("  ").unwrap());
+    let groups: String = lines.flat_map(|line| [line, "\n"]).collect();
+    assert_generated("deploy/helm/tsdp/files/alerts.yaml", &groups);
+}

@@ -55,6 +55,7 @@ fn by_name(objects: Vec<Value>) -> BTreeMap<String, Value> {
         with_plain_numbers(&mut object);
         let paths = [
             "/metadata/labels",
+            "/spec/selector",
             "/spec/selector/matchLabels",
             "/spec/template/metadata/labels",
         ];
@@ -106,6 +107,19 @@ async fn assert_same(values: &str, kustomization: &Value) {
 #[tokio::test]
 async fn chart_and_kustomization_have_the_same_objects() {
     assert_same("", &json!({"resources": ["../../deploy"]})).await;
+}
+
+#[tokio::test]
+async fn chart_and_kustomization_have_the_same_objects_with_monitoring() {
+    let values = "{monitoring: {serviceMonitor: {enabled: true}, rules: {enabled: true}, \
+                  dashboard: {enabled: true}}}";
+    let folders = json!({"resources": ["../../deploy", "../../deploy/monitoring"]});
+    assert_same(values, &folders).await;
+    let values = "{monitoring: {podMonitor: {enabled: true}}}";
+    let found = by_name(Helm::new().objects(values).await);
+    let name = "PodMonitor tsdp-system tsdp";
+    let manifest = include_str!("../../../deploy/monitoring/podmonitor.yaml");
+    assert_eq!(found[name], by_name(documents(manifest))[name]);
 }
 
 #[tokio::test]

@@ -55,9 +55,10 @@ const VALUES: &[(&str, &[&str])] = &[
     ),
     (
         "{monitoring: {serviceMonitor: {enabled: true, labels: {release: prometheus}}, \
-         rules: {enabled: true}, dashboard: {enabled: true, annotations: {folder: Networks}}}}",
+         podMonitor: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true, annotations: {folder: Networks}}}}",
         &[
             "\"kind\":\"ServiceMonitor\"",
+            "\"kind\":\"PodMonitor\"",
             "{{ $labels.tailnet }}",
             "\"grafana_dashboard\":\"1\"",
         ],
@@ -116,6 +117,7 @@ async fn prepare(kubectl: &Kubectl) {
     let root = env!("CARGO_MANIFEST_DIR");
     for kind in [
         of_prometheus("ServiceMonitor", "servicemonitors"),
+        of_prometheus("PodMonitor", "podmonitors"),
         of_prometheus("PrometheusRule", "prometheusrules"),
     ] {
         kubectl.apply(&kind.to_string()).await;

@@ -41,11 +41,10 @@ fn each_metric_of_alerts_and_dashboard_exists() {
 fn each_reason_of_an_alert_exists() {
     let page = include_str!("../../../docs/reasons.md");
     let [alerts, _] = files();
-    // Those of status writes are no reasons of a condition.
-    let of_conditions = alerts
-        .lines()
-        .filter(|line| !line.contains("tsdp_status_write"));
-    let alerts: String = of_conditions.collect();
+    // Those of status writes and webhooks are no reasons of a condition.
+    let others = ["tsdp_status_write", "tsdp_webhook"];
+    let is_other = |line: &&str| others.iter().any(|metric| line.contains(metric));
+    let alerts: String = alerts.lines().filter(|line| !is_other(line)).collect();
     let lists = alerts.split("reason").filter_map(|rest| {
         let rest = rest.strip_prefix("=~\"").or(rest.strip_prefix("!~\""))?;
         rest.split('"').next()
