@@ -46,5 +46,5 @@ mod transitions;
 mod unreadable;
 mod upgrade;
 mod view;
-mod webhook;
+pub mod webhook;
 mod workload_identity;

@@ -12,7 +12,7 @@ use crate::{
 const SECRET: &str = "tskey-webhook-e2e";
 
 /// Sends a webhook as Tailscale does, signed with `secret` at `time`. Returns the status of the response.
-async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timestamp) -> u16 {
+pub async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timestamp) -> u16 {
     let body = json!([{
         "timestamp": "2026-01-20T12:00:00Z", "version": 1, "type": "nodeCreated",
         "tailnet": "example.com", "message": "Node late created", "data": {"nodeID": "nLateCNTRL"},

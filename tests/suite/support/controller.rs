@@ -95,6 +95,11 @@ impl Controller {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    /// The address of health and metrics.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The address for webhooks.
     pub fn webhook_address(&self) -> String {
         address(&self.log(), "accepting webhooks").unwrap()
