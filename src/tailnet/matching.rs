@@ -63,13 +63,15 @@ impl Matching {
         self.flapping.forget_policy(key);
     }
 
-    /// Notes whether a policy may have a device that the last list lacks.
-    pub fn note_undecided(&mut self, key: &PolicyKey, is_undecided: bool) {
+    /// Notes whether a policy may have a device that the last list lacks. Returns whether it was the last one of
+    /// which that was unknown.
+    #[must_use]
+    pub fn note_undecided(&mut self, key: &PolicyKey, is_undecided: bool) -> bool {
         if is_undecided {
             self.undecided.insert(key.clone());
-        } else {
-            self.undecided.remove(key);
+            return false;
         }
+        self.undecided.remove(key) && self.undecided.is_empty()
     }
 
     /// Forgets what the last list left undecided. Returns whether there was anything.

@@ -51,7 +51,9 @@ impl Targeting<'_> {
         if is_undecided {
             self.observed.compare_soon();
         }
-        self.matching.note_undecided(key, is_undecided);
+        if self.matching.note_undecided(key, is_undecided) {
+            step_all(self.devices, self.dirty);
+        }
     }
 
     /// Begins to match all devices with a new selector.
@@ -249,8 +251,13 @@ pub(super) fn awaits_next_list(matching: &Matching, node: &DeviceState) -> bool 
 /// Another list decides what the last one left undecided. What remains is noted again.
 pub(super) fn end_undecided(matching: &mut Matching, devices: &Devices, dirty: &mut Dirty) {
     if matching.end_undecided() {
-        dirty.step_all(devices.ids().cloned());
+        step_all(devices, dirty);
     }
+}
+
+/// The devices that waited for the policies without a decision go on.
+fn step_all(devices: &Devices, dirty: &mut Dirty) {
+    dirty.step_all(devices.ids().cloned());
 }
 
 /// Forgets a deleted policy.
@@ -263,7 +270,9 @@ pub(super) fn end_evaluation(
 ) {
     end_waiting_for(policies, devices, dirty, std::slice::from_ref(key));
     matching.end(key);
-    matching.note_undecided(key, false);
+    if matching.note_undecided(key, false) {
+        step_all(devices, dirty);
+    }
     matching.note_successor(key, None);
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{
     World,
-    builders::{attributes, hostname, policy, tags, world},
+    builders::{attributes, hostname, policy, policy_key, tags, world},
     model::{device, node_id},
     short_lists::A_WHILE,
 };
 use crate::{
-    model::{Device, NodeId},
-    plan::{Binding, DeviceTarget, Identity, Target},
+    model::{Device, NodeId, SettingValue},
+    plan::{Binding, DesiredSettings, DeviceTarget, Identity, Policy, Target},
     tailnet::{Failure, Input, Request, device_lookup::Doubt},
 };
 
@@ -168,4 +168,42 @@ fn a_policy_acts_once_a_read_shows_that_its_device_is_what_it_says() {
     world.run_for(Duration::from_secs(40));
     assert_eq!(world.writes().len(), 2, "{:?}", world.writes());
     world.assert_converged();
+}
+
+/// The first list of a process may lack the device of the other policy, which could have the address already.
+#[test]
+fn a_change_that_waits_for_the_device_of_another_policy_goes_on_once_that_one_is_gone_or_found() {
+    let of = |number, tags: &[&str], desired| Policy {
+        target: Target::Device(DeviceTarget {
+            identity: Identity::NodeId(node_id(number)),
+            tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+            users: Vec::new(),
+        }),
+        ..policy(number, desired)
+    };
+    for is_found in [false, true] {
+        let mut world = world(2);
+        let address = DesiredSettings {
+            settings: [SettingValue::Ipv4("100.80.9.9".parse().unwrap())].into(),
+            ..DesiredSettings::default()
+        };
+        world.apply(of(0, &[], address));
+        let waiting = Policy {
+            key: policy_key(2),
+            ..of(1, &["tag:b"], attributes(&[("a", "gold")]))
+        };
+        world.apply(waiting);
+        if is_found {
+            world.apply(of(1, &[], tags(&["tag:b"])));
+        }
+        world.start();
+        while world.engine.observed().lists() == 0 {
+            world.run_for(Duration::from_millis(10));
+        }
+        if !is_found {
+            world.delete(&policy_key(2));
+        }
+        world.run_for(Duration::from_mins(5));
+        world.assert_converged();
+    }
 }
