@@ -1,6 +1,6 @@
 //! Reports to a tenant contain nothing that the tenant may not see.
 
-use std::time::Duration;
+use std::{str::FromStr as _, time::Duration};
 
 use serde_json::json;
 
@@ -103,6 +103,11 @@ fn tenants_policies() -> Vec<Policy> {
             ..Selector::default()
         })
     };
+    // Close to a tag of devices of others: the report suggests a tag that is meant.
+    let typo = Target::Selector(Selector {
+        tags: [Tag::from_str("tag:a22").unwrap()].into(),
+        ..Selector::default()
+    });
     let mut approve = declared("approve", hostname("host-0"), everything());
     approve.mode = Mode::Approve;
     approve.ownership.tags = ListOwnership::Exact;
@@ -122,6 +127,7 @@ fn tenants_policies() -> Vec<Policy> {
             selecting("device.lastSeen < '2026'"),
             tags(&["tag:a"]),
         ),
+        declared("typo", typo, tags(&["tag:a"])),
         declared("single", hostname("host-1"), everything()),
         declared("absent", hostname("host-3"), everything()),
         declared("owner", owned_by("owner-1@example.com"), everything()),
