@@ -102,7 +102,7 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_devices: Option<RecordedDevices>,
 
-    /// Details of devices, at most 20.
+    /// Details of devices, at most 20. Of the devices that only wait for the approval of heldPlan, the first 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 20),
@@ -111,7 +111,7 @@ pub struct TailscaleDevicePolicyStatus {
     pub devices: Vec<DeviceStatus>,
 
     /// The declared values that do not hold now, at most 20, each with its cause: changes, and values that
-    /// another policy overrides.
+    /// another policy overrides. Of the changes of heldPlan, the first 3: its summary has all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub pending: Vec<PendingChange>,
@@ -349,6 +349,13 @@ pub struct HeldChanges {
 
     /// The number of devices.
     pub devices: u32,
+
+    /// The devices by name, the first 100 at most, and how many more they are.
+    ///
+    /// Example: srv-1, srv-2
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    // One text: `kubectl describe` writes each entry of a list on a line of its own.
+    pub names: String,
 
     /// Whether the change takes something from the devices or can cut them off.
     #[serde(default)]

@@ -21,6 +21,7 @@ use super::{
     ask,
     cluster::ClusterArgs,
     output::{self, Color},
+    pager,
     process::AnyError,
     server_error,
     table::Style,
@@ -149,7 +150,7 @@ fn show(
                 "enforcement: Approve"
             };
             let reported = table(plan, &changes, style);
-            output::print(&format!("{reported}: plan:{hash}, {why}.\n"))?;
+            pager::print(&format!("{reported}: plan:{hash}, {why}.\n"))?;
             Ok(Some((hash, by_limit)))
         }
     }

@@ -8,6 +8,7 @@ use crate::{
         APPROVE, HeldChanges, HeldPlan, PendingChange, TailscaleDevicePolicy, conditions::READY,
     },
     cli::{
+        lines::wrapped,
         output::printable,
         table::{Style, lines},
     },
@@ -106,19 +107,25 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
         column.set_constraint(ColumnConstraint::Hidden);
     }
     let shown = match usize::try_from(plan.changes) {
-        Ok(all) if all > changes.len() => format!(", {} shown", changes.len()),
+        Ok(all) if all > changes.len() => format!(", the first {} in full", changes.len()),
         _ => String::new(),
     };
-    format!("{}\n\n{}{}{shown}", lines(&table), kinds(plan), size(plan))
+    format!(
+        "{}\n\n{}{}{shown}",
+        lines(&table),
+        kinds(plan, style),
+        size(plan)
+    )
 }
 
 /// The changes by kind, for a plan of more than two changes.
-fn kinds(plan: &HeldPlan) -> String {
+fn kinds(plan: &HeldPlan, style: Style) -> String {
     // The table says the same in as many lines.
     if plan.changes <= 2 {
         return String::new();
     }
-    let mut rows: Vec<String> = plan.summary.iter().map(kind).collect();
+    let kinds = plan.summary.iter();
+    let mut rows: Vec<String> = kinds.map(|it| kind(it, style)).collect();
     if let (Some(kinds), Some(changes)) = (plan.other_kinds, plan.other_changes) {
         let (kinds, changes) = (counted(kinds, "other kind"), counted(changes, "change"));
         rows.push(format!("{kinds}: {changes}\n"));
@@ -129,11 +136,15 @@ fn kinds(plan: &HeldPlan) -> String {
     rows.concat()
 }
 
-/// `75 devices: tags: -tag:syd (disruptive)`
-fn kind(kind: &HeldChanges) -> String {
+/// `75 devices: tags: -tag:syd (disruptive)`, and their names below.
+fn kind(kind: &HeldChanges, style: Style) -> String {
     let devices = counted(kind.devices, "device");
     let disruptive = if kind.disruptive { " (disruptive)" } else { "" };
-    format!("{devices}: {}{disruptive}\n", printable(&kind.change))
+    let change = format!("{devices}: {}{disruptive}\n", printable(&kind.change));
+    let width = style.width.map_or(usize::MAX, usize::from);
+    let names = wrapped(kind.names.split_whitespace(), 0, width.saturating_sub(2));
+    let names = names.into_iter().map(|line| format!("  {line}\n"));
+    change + &names.collect::<String>()
 }
 
 /// `2 changes on 1 device`

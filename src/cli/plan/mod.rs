@@ -1,7 +1,7 @@
 //! `tsdp plan`: shows what policies would change in a tailnet. Only reads.
 
 mod group;
-mod lines;
+
 mod markdown;
 mod notes;
 mod plan_run;

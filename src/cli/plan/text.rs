@@ -4,11 +4,11 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{
     group::{Group, Severity, groups},
-    lines::{padded, wrapped},
     notes::{note_lines, released_lines},
     view::View,
 };
 use crate::cli::{
+    lines::{padded, wrapped},
     output::{self, Color, printable},
     table::Style,
 };

@@ -7,14 +7,14 @@ use super::{
 use crate::{
     api::{APPROVE, HeldChanges, HeldPlan, Reason, TailscaleDevicePolicyStatus},
     plan::{ApprovedOn, ChangeKind},
-    tailnet::{self, PolicyReport},
+    tailnet::{self, PolicyReport, SelectorReport, State},
 };
 
 /// Explains how to approve a held plan, and lists the errors in the annotation.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -> ReadyState {
     let what = match (ready.reason(), &report.held) {
         (Reason::AwaitingApproval, Some(plan)) => format!(
-            "{}, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate \
+            "{}, listed under status.heldPlan. Nothing of the plan is sent before it is approved. Annotate \
              the policy with {APPROVE}: plan:{}.",
             waiting(plan),
             plan.hash
@@ -75,12 +75,61 @@ fn waiting(plan: &tailnet::HeldPlan) -> String {
 /// Bytes: twenty kinds must leave room in a status of 16 KiB.
 const MAX_KIND: usize = 160;
 
-fn kind(kind: &ChangeKind) -> HeldChanges {
+/// Bytes of the names of devices in all kinds.
+const MAX_NAMES: usize = 6 * 1024;
+
+/// How many changes and devices of a held plan a status describes in full. The summary has all of them, and more
+/// would hide everything else that `kubectl describe` shows.
+const EXAMPLES: usize = 3;
+
+fn summary(plan: &tailnet::HeldPlan) -> Vec<HeldChanges> {
+    let mut room = MAX_NAMES;
+    let kinds = plan.summary.kinds.iter();
+    kinds.map(|kind| held_changes(kind, &mut room)).collect()
+}
+
+fn held_changes(kind: &ChangeKind, room: &mut usize) -> HeldChanges {
+    let first: Vec<&str> = kind
+        .names
+        .iter()
+        .map_while(|name| {
+            *room = room.checked_sub(name.len() + 2)?;
+            Some(name.as_str())
+        })
+        .collect();
+    let names = match kind.devices - first.len() {
+        0 => first.join(", "),
+        more if first.is_empty() => counted(more, "device"),
+        more => format!("{} and {more} more", first.join(", ")),
+    };
     HeldChanges {
         change: bounded(kind.change.clone(), MAX_KIND),
         devices: count(kind.devices),
+        names,
         disruptive: kind.is_disruptive,
     }
+}
+
+/// Leaves a few examples of what the held plan says anyway.
+fn leave_examples(status: &mut TailscaleDevicePolicyStatus, fleet: &SelectorReport) {
+    let mut differences = fleet.differences.iter();
+    let mut changes = 0;
+    status.pending.retain(|_| {
+        let hold = differences.next().and_then(|it| it.hold.as_ref());
+        let is_planned = hold.and_then(ApprovedOn::releases).is_some();
+        changes += usize::from(is_planned);
+        !is_planned || changes <= EXAMPLES
+    });
+    let waits = [Reason::AwaitingApproval, Reason::LimitHeld].map(Reason::as_str);
+    let mut devices = 0;
+    status.devices.retain(|device| {
+        let only_waits = device
+            .reason
+            .as_deref()
+            .is_some_and(|reason| waits.contains(&reason));
+        devices += usize::from(only_waits);
+        !only_waits || devices <= EXAMPLES
+    });
 }
 
 /// Absent instead of 0.
@@ -98,10 +147,13 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         changes: count(plan.changes),
         devices: count(plan.devices),
         disruptive_changes: some(plan.summary.disruptive),
-        summary: plan.summary.kinds.iter().map(kind).collect(),
+        summary: summary(plan),
         other_kinds: some(plan.summary.other_kinds),
         other_changes: some(plan.summary.other_changes),
     });
+    if let (Some(_), State::Selector(fleet)) = (&report.held, &report.state) {
+        leave_examples(status, fleet);
+    }
     // A plan can also have changes of devices that the policy no longer targets.
     let open = report.held.as_ref().and_then(|plan| some(plan.open));
     status.held_changes = status.held_changes.max(open);

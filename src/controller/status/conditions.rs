@@ -8,13 +8,16 @@ use super::{
     ready_state::{Progress, ReadyState},
     text::bounded,
 };
-use crate::api::{
-    Reason,
-    conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
+use crate::{
+    api::{
+        Reason,
+        conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
+    },
+    model::printable,
 };
 
-/// Bytes: the schema of conditions allows 32,768, far more than people read.
-const MAX_MESSAGE: usize = 4096;
+/// Bytes, as many as an Event may have: the schema of conditions allows 32,768, far more than people read.
+const MAX_MESSAGE: usize = 1000;
 
 /// Whether a policy's devices are in sync, as far as is known.
 pub(super) enum SyncState {
@@ -145,7 +148,8 @@ impl<'a> Conditions<'a> {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: bounded(message.to_owned(), MAX_MESSAGE),
+            // Names of devices and messages of the API are in it.
+            message: bounded(printable(message), MAX_MESSAGE),
             observed_generation: Some(self.generation),
             last_transition_time: since.unwrap_or(Time(now)),
         });

@@ -1,6 +1,9 @@
 //! Writes the reports of the engines as status of the objects, and Events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
@@ -16,7 +19,7 @@ use super::{
     stored::{self, StoredPolicy},
 };
 use crate::{
-    api::TailscaleTailnetStatus,
+    api::TailscaleTailnetStatus as TailnetStatus,
     controller::{serve::metrics::TailnetMetrics, status},
     plan::PolicyKey,
     tailnet::{
@@ -31,6 +34,8 @@ const TRIES: u32 = 3;
 pub(in crate::controller) struct StatusWriter {
     tailnet: String,
     objects: Arc<Objects>,
+    /// What was logged of a tailnet that has no object, as that of the environment.
+    logged: Mutex<TailnetStatus>,
 }
 
 impl StatusWriter {
@@ -38,6 +43,7 @@ impl StatusWriter {
         Self {
             tailnet: tailnet.to_owned(),
             objects,
+            logged: Mutex::default(),
         }
     }
 }
@@ -180,11 +186,10 @@ impl StatusWriter {
     }
 
     async fn try_tailnet(&self, term: Term, report: &TailnetReport) -> Result<(), NotWritten> {
-        let known = self
-            .objects
-            .tailnets()
-            .get(&self.tailnet)
-            .ok_or(NotWritten::Gone)?;
+        let Some(known) = self.objects.tailnets().get(&self.tailnet) else {
+            self.log_tailnet(report);
+            return Err(NotWritten::Gone);
+        };
         let old = known.stored().status();
         let mut new = status::of_tailnet(old, report, known.generation(), Timestamp::now());
         let policies = self.objects.policies();
@@ -197,7 +202,7 @@ impl StatusWriter {
         let readable = known.stored().is_readable();
         // The rest may be a newer release's (docs/decisions/0024-unreadable-objects-are-left-alone.md).
         if !readable {
-            new = TailscaleTailnetStatus {
+            new = TailnetStatus {
                 conditions: new.conditions,
                 observed_generation: new.observed_generation,
                 ..old.clone()
@@ -220,15 +225,28 @@ impl StatusWriter {
             self.objects.publish_tailnet(name, uid, &event).await;
         }
         // The status remembers what was reported, so that each change is reported once.
-        let is_reported = (&old.unreadable_devices, old.unreadable_devices_total)
-            == (&new.unreadable_devices, new.unreadable_devices_total);
-        if !is_reported && report.unreadable.total > 0 {
+        if has_other_unreadable(old, &new) {
             let event = notifications::log_unreadable(&self.tailnet, &report.unreadable);
             self.objects.publish_tailnet(name, uid, &event).await;
         }
         let tailnets = self.objects.tailnets();
         tailnets.wrote(name, uid, version, |stored| stored.set_status(new));
         Ok(())
+    }
+
+    /// Logs what has changed. There is no object that could have an Event, or remember what was reported.
+    fn log_tailnet(&self, report: &TailnetReport) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = status::of_tailnet(&logged, report, 0, Timestamp::now());
+        let transitions = self.objects.transitions();
+        let (old, name) = (&logged.conditions, &self.tailnet);
+        if let Some(event) = transitions.of_tailnet(name, old, &new.conditions) {
+            event.log_of_tailnet(name);
+        }
+        if has_other_unreadable(&logged, &new) {
+            notifications::log_unreadable(name, &report.unreadable);
+        }
+        *logged = new;
     }
 
     /// The policy of a report, if it still exists and belongs to this tailnet. A later object of
@@ -325,4 +343,11 @@ impl StatusWriter {
         warn!(policy = %key, "the finalizer {FINALIZER} could not be {action} the policy: {error}; trying again");
         Err(NotWritten::Failed)
     }
+}
+
+/// Whether devices that cannot be read are in a status, and others than before.
+fn has_other_unreadable(old: &TailnetStatus, new: &TailnetStatus) -> bool {
+    let unreadable =
+        |it: &TailnetStatus| (it.unreadable_devices.clone(), it.unreadable_devices_total);
+    new.unreadable_devices_total.is_some() && unreadable(old) != unreadable(new)
 }

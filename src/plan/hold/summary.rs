@@ -5,12 +5,15 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use jiff::Timestamp;
 
 use crate::{
-    model::Device,
+    model::{Device, NodeId},
     plan::{Change, Impact, ListChange},
 };
 
 /// The most kinds that a summary names.
 const MAX_KINDS: usize = 20;
+
+/// The most devices that a kind names.
+const MAX_NAMES: usize = 100;
 
 /// Changes that differ only by their device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +22,8 @@ pub struct ChangeKind {
     pub change: String,
     /// How many devices it changes.
     pub devices: usize,
+    /// The names of the first of them, at most 100.
+    pub names: Vec<String>,
     /// It can cut devices off, or takes something from them.
     pub is_disruptive: bool,
 }
@@ -38,7 +43,13 @@ pub struct Summary {
 
 /// Counts changes by kind.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<(String, bool), usize>);
+pub struct Tally(BTreeMap<(String, bool), Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    devices: usize,
+    names: Vec<String>,
+}
 
 impl Tally {
     /// Adds a change of a device, which may be missing from the last list. `shown`: the change as its reader may
@@ -47,12 +58,17 @@ impl Tally {
         &mut self,
         change: &Change,
         shown: &Change,
-        device: Option<&Device>,
+        (id, device): (&NodeId, Option<&Device>),
         now: Timestamp,
     ) {
         let impact = device.and_then(|device| Impact::of(change, device, now));
-        let is_disruptive = impact.is_some();
-        *self.0.entry((kind(shown), is_disruptive)).or_default() += 1;
+        let kind = (kind(shown), impact.is_some());
+        let counted = self.0.entry(kind).or_default();
+        counted.devices += 1;
+        if counted.names.len() < MAX_NAMES {
+            let name = device.map_or_else(|| id.to_string(), |device| device.label().to_string());
+            counted.names.push(name);
+        }
     }
 
     /// The summary of everything that was added.
@@ -61,11 +77,14 @@ impl Tally {
         let mut kinds: Vec<_> = self
             .0
             .into_iter()
-            .map(|((change, is_disruptive), devices)| ChangeKind {
-                change,
-                devices,
-                is_disruptive,
-            })
+            .map(
+                |((change, is_disruptive), Counted { devices, names })| ChangeKind {
+                    change,
+                    devices,
+                    names,
+                    is_disruptive,
+                },
+            )
             .collect();
         // Stable, so that kinds of the same size stay in the order of their text.
         kinds.sort_by_key(|kind| Reverse((kind.is_disruptive, kind.devices)));
@@ -136,7 +155,8 @@ mod tests {
         let mut tally = Tally::default();
         for change in changes {
             let device = plain_device();
-            tally.add(change, change, Some(&device), Timestamp::UNIX_EPOCH);
+            let device = (&device.node_id, Some(&device));
+            tally.add(change, change, device, Timestamp::UNIX_EPOCH);
         }
         tally.summary()
     }

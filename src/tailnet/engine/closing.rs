@@ -132,7 +132,7 @@ impl Closing<'_> {
                 };
                 let change = &difference.change;
                 let seen = node.plan().owners.view(key, change);
-                held.tally.add(change, &seen, device, now.wall);
+                held.tally.add(change, &seen, (id, device), now.wall);
                 held.changes.insert(id.clone(), change.clone());
             }
         }

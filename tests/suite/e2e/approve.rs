@@ -151,7 +151,10 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
     let (code, out, error) = shell(&stage, "tsdp approve all -n network --yes").await;
     assert_eq!(code, 0, "{error}");
     assert!(
-        out.contains("\n4 devices: keyExpiry: Enabled → Disabled\n\n4 changes on 4 devices: "),
+        out.contains(
+            "\n4 devices: keyExpiry: Enabled → Disabled\n  db-0, db-1, db-2, db-3\n\n\
+             4 changes on 4 devices, the first 3 in full: "
+        ),
         "{out}"
     );
     assert!(
@@ -240,4 +243,55 @@ async fn the_page_about_the_cluster_says_who_leads_and_whether_action_is_require
     assert_eq!(json["tailnets"][0]["devices"], 8);
     let (code, _, error) = shell(&stage, "tsdp status --context nowhere").await;
     assert_eq!(code, 1, "{error}");
+}
+
+/// Two screens of `kubectl describe`, and a pager for what is longer than one.
+#[tokio::test]
+async fn a_held_plan_of_75_devices_can_be_judged_on_two_screens() {
+    let device = |number| {
+        json!({"hostname": format!("srv-{number}"), "tags": ["tag:server", "tag:syd"],
+               "keyExpiryDisabled": false})
+    };
+    let devices: Vec<Value> = (0..75).map(device).collect();
+    let stage = Stage::with(devices, "tskey-api-75").await;
+    stage.max_changed_devices("10%").await;
+    let spec =
+        r#"{deviceSelector: {tags: ["tag:server"]}, tags: ["tag:server"], keyExpiry: Disabled}"#;
+    stage.policy("servers", spec).await;
+    let _controller = stage.controller().await;
+    let hash = stage.held_plan("servers", "").await;
+    let note = format!(
+        "150 changes of 75 devices wait for approval: the limit is 7 devices per hour. To approve the plan, \
+         run: kubectl annotate tstn default --overwrite tailnet.dev/approve=plan:{hash}"
+    );
+    stage.event("servers", "LimitHeld", &note).await;
+
+    let get = ["describe", "tsdp", "-n", "network", "servers"];
+    let described = stage.kubectl.ok(&get).await;
+    let lines = described.lines().count();
+    assert!(lines <= 110, "{lines} lines: {described}");
+    let names: Vec<String> = (0..75).map(|number| format!("srv-{number}")).collect();
+    let command = "kubectl tsdp approve servers -n network";
+    let (_, shown, _) = shell(&stage, command).await;
+    for text in [&described, &shown] {
+        let mut words = text.split([',', ' ', '\n']);
+        let is_missing = |name: &&String| !words.any(|word| word == **name);
+        assert_eq!(names.iter().find(is_missing), None, "{text}");
+        assert!(text.contains("tags: -tag:syd"), "{text}");
+    }
+    assert!(
+        shown.contains("75 devices: tags: -tag:syd (disruptive)\n  srv-0, "),
+        "{shown}"
+    );
+
+    let with_pager = format!("PAGER=\"sed s/^/paged:/\" {command}");
+    let (_, screen, _) = shell(&stage, &on_terminal(&with_pager, 60, "no\n")).await;
+    let (pages, question) = screen.split_once("Approve plan:").unwrap();
+    assert!(
+        pages.lines().all(|line| line.starts_with("paged:")),
+        "{pages}"
+    );
+    let asked = "servers: 150 changes on 75 devices, 75 disruptive? Type 'yes' to confirm: ";
+    assert!(question.contains(asked), "{question}");
+    assert_eq!(calls(&stage.simulator), [""; 0]);
 }

@@ -64,6 +64,31 @@ async fn the_environment_describes_the_default_tailnet_until_a_resource_replaces
     assert!(!controller.log().contains(API_KEY));
 }
 
+/// No object of its own can have an Event: only the log tells, and once for all policies.
+#[tokio::test]
+async fn a_transition_of_the_tailnet_of_the_environment_is_logged_once() {
+    let stage = stage().await;
+    let url = stage.simulator.url();
+    let variables = [
+        ("TAILSCALE_API_KEY", "tskey-api-wrong"),
+        ("TAILSCALE_BASE_URL", url.as_str()),
+    ];
+    stage.kubectl.apply(&policy("tsdp-system")).await;
+    let args = ["--tailnet-from-env"];
+    let controller = Controller::ready(stage.kubeconfig(), &args, &variables).await;
+    ready(&stage, "tsdp-system", "CredentialRejected").await;
+    let rejected = "the credential was rejected";
+    controller.logs(rejected).await;
+    // Its status was stored before, so a line of its own would be here already.
+    let log = controller.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(rejected)).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(
+        lines[0].contains("WARN") && lines[0].contains("CredentialRejected"),
+        "{log}"
+    );
+}
+
 #[tokio::test]
 async fn an_environment_that_describes_no_connection_ends_the_controller_with_what_to_set() {
     let stage = stage().await;

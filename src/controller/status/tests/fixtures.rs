@@ -128,6 +128,9 @@ fn held_plan(state: &State) -> Option<HeldPlan> {
             kinds: vec![ChangeKind {
                 change: "tags: -tag:syd".to_owned(),
                 devices,
+                names: (1..=devices.min(100))
+                    .map(|number| format!("srv-{number}"))
+                    .collect(),
                 is_disruptive: true,
             }],
             disruptive: devices,

@@ -17,7 +17,7 @@ use crate::{
         Mode, Suspender, tests::scenes::plain_device as nas,
     },
     tailnet::{
-        DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
+        DeviceReport, Failure, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
         SelectorReport, State, TailnetReport,
     },
     tailscale::Ability,
@@ -85,6 +85,22 @@ fn message_of(conditions: &[Condition], type_: &str) -> String {
 fn status_of(conditions: &[Condition], type_: &str) -> String {
     let found = conditions.iter().find(|condition| condition.type_ == type_);
     found.map_or(String::new(), |condition| condition.status.clone())
+}
+
+#[test]
+fn a_message_is_one_line_that_people_can_read_whatever_a_device_is_called() {
+    let failure = Failure {
+        message: format!("fra\u{1b}[2J\n\u{202e}router{}", "x".repeat(5000)),
+        ..failure(Reason::ApiError, Retry::Later)
+    };
+    let old = TailscaleDevicePolicyStatus::default();
+    let status = of_policy(&old, &report(State::Unavailable(failure)), "default", T0);
+    let message = message_of(&status.conditions, "Ready");
+    assert!(
+        message.starts_with("fra\\u{1b}[2J\\u{a}\\u{202e}router"),
+        "{message}"
+    );
+    assert!(message.len() <= 1024 && message.ends_with('…'), "{message}");
 }
 
 #[test]
