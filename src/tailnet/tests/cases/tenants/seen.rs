@@ -103,7 +103,7 @@ fn tenants_policies() -> Vec<Policy> {
             ..Selector::default()
         })
     };
-    // Close to a tag of devices of others: the report suggests a tag that is meant.
+    // Close to a tag of devices of others: the report suggests similar tags.
     let typo = Target::Selector(Selector {
         tags: [Tag::from_str("tag:a22").unwrap()].into(),
         ..Selector::default()
