@@ -221,6 +221,13 @@ impl Actions {
         context: &PlanContext<'_>,
     ) -> Self {
         let mut actions = Self::default();
+        for (policy, record) in policies {
+            let kept = record.actions.expiries.keys();
+            // Its record is dropped then, and not only when something else changes.
+            for at in kept.filter(|at| Some(**at) != policy.desired.expire_key_at) {
+                actions.wake(*at + GRACE + SignedDuration::from_secs(1), context.now);
+            }
+        }
         let mut ranked: Vec<_> = policies
             .iter()
             .filter(|(policy, _)| policy.desired.has_actions())

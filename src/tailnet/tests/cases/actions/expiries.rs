@@ -96,6 +96,21 @@ fn an_edit_reverted_within_the_hour_does_not_expire_the_key_again() {
 }
 
 #[test]
+fn the_record_of_a_time_that_is_no_longer_declared_goes_an_hour_later() {
+    let mut world = scheduled();
+    world.run_until(after_it(SOON));
+    world.apply(policy(0, DesiredSettings::default()));
+    let kept = |world: &World| {
+        let record = &world.last_reports[&policy_key(0)].record.actions;
+        (record.expiries.len(), record.dropped_until.is_some())
+    };
+    world.run_for(SOON);
+    assert_eq!(kept(&world), (1, false));
+    world.run_for(HOUR);
+    assert_eq!(kept(&world), (0, true));
+}
+
+#[test]
 fn a_crash_at_any_moment_leaves_one_expiry() {
     for pause in (0..4_000).step_by(40) {
         let mut world = scheduled();
