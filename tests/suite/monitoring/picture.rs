@@ -132,7 +132,7 @@ fn stat(svg: &mut String, panel: &Panel, lines: &[Line], (x, y, w, h): (f64, f64
 
 fn graph(svg: &mut String, panel: &Panel, lines: &[Line], (x, y, w, h): (f64, f64, f64, f64)) {
     let (left, top) = (x + 56.0, y + 28.0);
-    let (right, bottom) = (x + w - 12.0, y + h - 26.0);
+    let (right, bottom) = (x + w - 12.0, y + h - 40.0);
     let values = lines
         .iter()
         .flat_map(|line| line.points.iter().map(|point| point.1));
@@ -149,7 +149,8 @@ fn graph(svg: &mut String, panel: &Panel, lines: &[Line], (x, y, w, h): (f64, f6
             shown(value, &panel.unit)
         );
     }
-    let mut legend = left;
+    // The words stand below, in two rows.
+    let (mut legend, mut row) = (left, bottom + 16.0);
     for (number, line) in lines.iter().enumerate() {
         let color = COLORS[number % COLORS.len()];
         let points: Vec<String> = line
@@ -167,11 +168,13 @@ fn graph(svg: &mut String, panel: &Panel, lines: &[Line], (x, y, w, h): (f64, f6
         );
         #[expect(clippy::cast_precision_loss, reason = "a few words")]
         let length = line.words.chars().count() as f64 * 6.0 + 16.0;
-        if legend + length < right {
+        if legend + length > right && row < bottom + 20.0 {
+            (legend, row) = (left, row + 14.0);
+        }
+        if legend + length <= right {
             let _ = writeln!(
                 svg,
-                "<text x=\"{legend:.0}\" y=\"{:.0}\" fill=\"{color}\">{}</text>",
-                bottom + 17.0,
+                "<text x=\"{legend:.0}\" y=\"{row:.0}\" fill=\"{color}\">{}</text>",
                 escaped(&line.words)
             );
             legend += length;

@@ -54,7 +54,9 @@ async fn each_query_of_dashboard_and_alerts_has_data_in_a_real_run() {
     let mut incidents = Incidents::begin().await;
     let prometheus = Prometheus::scraping(incidents.controller.address()).await;
     // Scraped before the first incident: a counter that begins at 1 has not increased.
-    all_have_data(&prometheus, &["tsdp_leader == 1".to_owned()]).await;
+    let zero =
+        "tsdp_leader == 1 and on (instance) tsdp_api_rate_limited_total{tailnet=\"default\"} == 0";
+    all_have_data(&prometheus, &[zero.to_owned()]).await;
     incidents.declare().await;
     incidents.drift().await;
     incidents.limit_rate().await;
