@@ -12,6 +12,20 @@ use super::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 /// The definitions of all custom resources, in the order of the reference.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let mut definitions = annotated_definitions();
+    for schema in definitions.iter_mut().flat_map(schemas) {
+        walk(schema, &mut |schema| {
+            for rule in schema.x_kubernetes_validations.iter_mut().flatten() {
+                rule.reason = None;
+            }
+        });
+    }
+    definitions
+}
+
+/// As [`definitions`], with the [remedy](super::Remedy) of each rule in its `reason`. Not to be installed.
+#[must_use]
+pub(crate) fn annotated_definitions() -> Vec<CustomResourceDefinition> {
     [
         TailscaleDevicePolicy::crd(),
         TailscaleTailnet::crd(),
@@ -23,13 +37,8 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 }
 
 fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
-    let schemas = definition
-        .spec
-        .versions
-        .iter_mut()
-        .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
-    for schema in schemas {
-        plain(schema);
+    for schema in schemas(&mut definition) {
+        walk(schema, &mut plain);
         // Flux considers an object without a status ready. With this default it waits until the
         // controller has observed the generation.
         if let Some(status) = schema
@@ -41,6 +50,14 @@ fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinitio
         }
     }
     definition
+}
+
+/// The schemas of the versions of a definition.
+fn schemas(
+    definition: &mut CustomResourceDefinition,
+) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let versions = definition.spec.versions.iter_mut();
+    versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
 }
 
 /// Removes the parts of a schema that only reflect Rust types.
@@ -61,21 +78,27 @@ fn plain(schema: &mut JSONSchemaProps) {
     {
         schema.format = None;
     }
-    for property in schema
-        .properties
-        .iter_mut()
-        .flat_map(|all| all.values_mut())
-    {
-        plain(property);
-    }
     // `kubectl explain` prints the description of an element below that of its field, which is enough.
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        plain(items);
         items.description = None;
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        plain(values);
         values.description = None;
+    }
+}
+
+/// Calls a function for a schema and all below it.
+fn walk(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
+    visit(schema);
+    let properties = schema.properties.iter_mut().flatten();
+    for (_, property) in properties {
+        walk(property, visit);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        walk(items, visit);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        walk(values, visit);
     }
 }
 

@@ -2,18 +2,18 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::naming;
+use super::{Code, naming, rule};
 
 /// A tailnet in the path of a request.
 pub(in crate::api) fn tailnet(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 253,
-        "x-kubernetes-validations": [naming(
+        "x-kubernetes-validations": [naming(Code::InvalidTailnet,
             // It becomes a segment of a path, so no slash; the client escapes everything else. Older
             // tailnets have a domain or an email address as their name, and people use +.
             r"self.matches('^[^/\\\\[:space:][:cntrl:]]+$')",
-            "is not a valid tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
+            "is not a valid tailnet", "write its ID, such as T1234CNTRL, or - for the credential's own",
         )],
     })
 }
@@ -24,21 +24,21 @@ pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [
-            naming(
+            naming(Code::InvalidApiUrl,
                 // http is for simulators. `getHost` is empty for `https:api`, which isURL accepts.
                 "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",
-                "is not a valid address of an API: write one such as https://api.tailscale.com",
+                "is not a valid address of an API", "write one such as https://api.tailscale.com",
             ),
-            naming(
+            naming(Code::CredentialInUrl,
                 // A TailscaleTailnet is readable by more people than a Secret.
                 "!self.contains('@')",
-                "exposes a credential to everyone: remove the part before the @, and put the \
+                "exposes a credential to everyone", "remove the part before the @, and put the \
                  credential into the Secret",
             ),
-            naming(
+            naming(Code::PathInApiUrl,
                 // The client appends /api/v2 and a path: they would end up behind a query.
                 "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
-                "has more than the address: remove /api/v2, ? and # with all that follows, as in \
+                "has more than the address", "remove /api/v2, ? and # with all that follows, as in \
                  https://api.tailscale.com",
             ),
         ],
@@ -53,14 +53,14 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 32,
         "x-kubernetes-validations": [
-            naming(
+            naming(Code::InvalidDuration,
                 is_duration,
-                "is not a valid duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m",
+                "is not a valid duration", "write hours, minutes and seconds, such as 30s, 1m or 1h30m",
             ),
-            naming(
+            naming(Code::IntervalTooShort,
                 // One error for each mistake: this holds for every other text.
                 &format!("!({is_duration}) || duration(self) >= duration('1s')"),
-                "is too short: write at least 1s",
+                "is too short", "write at least 1s",
             ),
         ],
     })
@@ -72,13 +72,13 @@ pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
         // No "type" beside it: the API server refuses a schema with both.
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
-        "x-kubernetes-validations": [{
+        "x-kubernetes-validations": [rule(Code::InvalidChangeLimit,
             // The upper bound is that of IntOrString, which the controller reads.
-            "rule": "type(self) == int ? self >= 1 && self <= 2147483647 \
+            "type(self) == int ? self >= 1 && self <= 2147483647 \
                      : self.matches('^([1-9][0-9]{0,8}|([1-9][0-9]?|100)%)$')",
-            "message": "the limit is not valid: write a number of devices, such as 20, or a percentage from 1% \
+            "the limit is not valid", "write a number of devices, such as 20, or a percentage from 1% \
                         to 100%, which means no limit",
-        }],
+        )],
     })
 }
 
@@ -88,13 +88,13 @@ pub(in crate::api) fn email(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 320,
         "x-kubernetes-validations": [
-            naming(
+            naming(Code::InvalidEmail,
                 "self.matches('^[A-Za-z0-9.!#$%&\\'*+/=?^_{|}~-]+@[A-Za-z0-9-]+([.][A-Za-z0-9-]+)+$')",
-                "is not a valid email address: write one such as partner@example.com",
+                "is not a valid email address", "write one such as partner@example.com",
             ),
             // RFC 5321 limits an address to 254 characters; the maximum above is only for the cost
             // of the rule.
-            naming("self.size() <= 254", "is too long: write at most 254 characters"),
+            naming(Code::EmailTooLong, "self.size() <= 254", "is too long", "write at most 254 characters"),
         ],
     })
 }
@@ -104,9 +104,9 @@ pub(in crate::api) fn secret_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 253,
-        "x-kubernetes-validations": [naming(
+        "x-kubernetes-validations": [naming(Code::InvalidSecretName,
             "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
-            "is not a valid name of a Secret: write lower-case letters, digits, dashes and dots, such as \
+            "is not a valid name of a Secret", "write lower-case letters, digits, dashes and dots, such as \
              partner-invite",
         )],
     })

@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{naming, rule, settings::tags};
+use super::{Code, naming, rule, settings::tags};
 
 /// Exactly one identity.
 pub(in crate::api) fn device_reference() -> Value {
@@ -11,12 +11,16 @@ pub(in crate::api) fn device_reference() -> Value {
                  .filter(given, given).size()";
     json!([
         rule(
+            Code::MissingIdentity,
             &format!("{given} > 0"),
-            "no device is given: write one of nodeId, id, name and hostname",
+            "no device is given",
+            "write one of nodeId, id, name and hostname",
         ),
         rule(
+            Code::SeveralIdentities,
             &format!("{given} < 2"),
-            "more than one of nodeId, id, name and hostname is given: keep one of nodeId, id, name and hostname",
+            "more than one of nodeId, id, name and hostname is given",
+            "keep one of nodeId, id, name and hostname",
         ),
     ])
 }
@@ -25,15 +29,21 @@ pub(in crate::api) fn device_reference() -> Value {
 pub(in crate::api) fn device_selector() -> Value {
     json!([
         rule(
-            "has(self.tags) || has(self.users) || (has(self.trustClaims) && self.trustClaims)",
-            "anyone who runs a machine can choose its hostname and OS: add tags or users, \
+            Code::UntrustedClaims,
+            // One error for each mistake: of an empty selector the rule below says what is missing.
+            "has(self.tags) || has(self.users) || (has(self.trustClaims) && self.trustClaims) \
+             || !(has(self.hostnames) || has(self.os) || has(self.expression))",
+            "anyone who runs a machine can choose its hostname and OS",
+            "add tags or users, \
              or write trustClaims: true to select only by these",
         ),
         rule(
+            Code::EmptySelector,
             // trustClaims alone would select every device of the tailnet.
             "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os) \
              || has(self.expression)",
-            "the selector is empty: write at least one of tags, users, hostnames, os and expression",
+            "the selector is empty",
+            "write at least one of tags, users, hostnames, os and expression, such as tags: [\"tag:router\"]",
         ),
     ])
 }
@@ -43,9 +53,9 @@ pub(in crate::api) fn node_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 128,
-        "x-kubernetes-validations": [naming(
+        "x-kubernetes-validations": [naming(Code::InvalidNodeId,
             "self.matches('^[A-Za-z0-9]{1,64}$')",
-            "is not a valid device id: write 1 to 64 letters and digits, such as n292kg92CNTRL",
+            "is not a valid device id", "write 1 to 64 letters and digits, such as n292kg92CNTRL",
         )],
     })
 }
@@ -55,9 +65,9 @@ pub(in crate::api) fn legacy_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 128,
-        "x-kubernetes-validations": [naming(
+        "x-kubernetes-validations": [naming(Code::InvalidDeviceId,
             "self.matches('^[0-9]{1,20}$')",
-            "is not a valid numeric device id: write digits only, such as 92960230385, or use nodeId",
+            "is not a valid numeric device id", "write digits only, such as 92960230385, or use nodeId",
         )],
     })
 }
@@ -67,10 +77,10 @@ pub(in crate::api) fn magic_dns_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 253,
-        "x-kubernetes-validations": [naming(
+        "x-kubernetes-validations": [naming(Code::InvalidMagicDnsName,
             // Lower case only, as the server stores it: another spelling would never match.
             r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9-]+)*[.]?$')",
-            "is not a valid MagicDNS name: write it in lower case as the admin console shows it, such as \
+            "is not a valid MagicDNS name", "write it in lower case as the admin console shows it, such as \
              pangolin or pangolin.tailfe8c.ts.net",
         )],
     })
@@ -81,25 +91,26 @@ pub(in crate::api) fn hostname(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 253,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyHostname,
             "self.size() > 0",
-            "the hostname is empty: write the one that the device reports, such as fra-router",
+            "the hostname is empty", "write the one that the device reports, such as fra-router",
         )],
     })
 }
 
 /// The tags that the named device must have.
 pub(in crate::api) fn required_tags(_: &mut SchemaGenerator) -> Schema {
-    let none = "the list of tags is empty: write at least one, or remove tags to match any device \
-                of the name";
+    let help = "write at least one, or remove tags to match any device of the name";
     // An empty list would match any device: a template that renders none must not do that.
-    tags(&[rule("self.size() > 0", none)])
+    let none = "the list of tags is empty";
+    tags(&[rule(Code::EmptyList, "self.size() > 0", none, help)])
 }
 
 /// The tags that each selected device has.
 pub(in crate::api) fn selected_tags(_: &mut SchemaGenerator) -> Schema {
-    let none = "the list of tags is empty: write at least one, or remove tags to match devices of any tags";
-    tags(&[rule("self.size() > 0", none)])
+    let none = "the list of tags is empty";
+    let help = "write at least one, or remove tags to match devices of any tags";
+    tags(&[rule(Code::EmptyList, "self.size() > 0", none, help)])
 }
 
 /// The users of whom one must have registered the named device.
@@ -110,17 +121,17 @@ pub(in crate::api) fn required_users(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            "the list of users is empty: write at least one, or remove users to match anyone's device",
+            "the list of users is empty", "write at least one, or remove users to match anyone's device",
         )],
         "items": {
             "type": "string",
             "maxLength": 254,
-            "x-kubernetes-validations": [naming(
+            "x-kubernetes-validations": [naming(Code::NotALogin,
                 // A pattern is a mistake here: the user of the one device is known.
                 "self.contains('@') && !self.contains('*')",
-                "is not a full login: write one, such as amelie@example.com",
+                "is not a full login", "write one, such as amelie@example.com",
             )],
         },
     })
@@ -147,18 +158,18 @@ pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 1024,
         "x-kubernetes-validations": [
-            rule(
+            rule(Code::EmptyExpression,
                 "self.matches('[^ \\\\t\\\\r\\\\n]')",
-                "the expression is empty: write a condition, such as device.os == 'linux', or remove \
+                "the expression is empty", "write a condition, such as device.os == 'linux', or remove \
                  expression to match any device",
             ),
-            rule("self.size() <= 512", "the expression is too long: write at most 512 characters"),
-            rule(
+            rule(Code::ExpressionTooLong, "self.size() <= 512", "the expression is too long", "write at most 512 characters"),
+            rule(Code::UnsupportedMacro,
                 // An early answer for the common form only: the controller's parser refuses the others
                 // (docs/decisions/0006).
                 "!self.matches('[.][ ]*(all|exists|exists_one|map|filter)[ ]*[(]')",
                 "the expression has a macro over a list (all, exists, exists_one, map, filter), which \
-                 is not supported: write an expression such as 'tag:a' in device.tags",
+                 is not supported", "write an expression such as 'tag:a' in device.tags",
             ),
         ],
     })
@@ -171,16 +182,16 @@ fn patterns(field: &str, one: &str, example: &str) -> Schema {
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            &format!("no {one} is given: write at least one, or remove {field} to match any"),
+            &format!("no {one} is given"), &format!("write at least one, or remove {field} to match any"),
         )],
         "items": {
             "type": "string",
             "maxLength": 254,
-            "x-kubernetes-validations": [rule(
+            "x-kubernetes-validations": [rule(Code::EmptyPattern,
                 "self.size() > 0",
-                &format!("an empty {one} matches no device: write one such as {example}"),
+                &format!("an empty {one} matches no device"), &format!("write one such as {example}"),
             )],
         },
     })

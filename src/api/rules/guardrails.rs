@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{naming, naming_keys, rule};
+use super::{Code, naming, naming_keys, rule};
 use crate::api::{AllowedPolicies, GuardedDevices, PolicyField};
 
 /// Which policies are allowed. An empty list allows none.
@@ -32,9 +32,9 @@ pub(in crate::api) fn allowed_devices(generator: &mut SchemaGenerator) -> Schema
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 10,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            "the list of devices is empty: write at least one, or remove devices to allow any",
+            "the list of devices is empty", "write at least one, or remove devices to allow any",
         )],
         "items": generator.subschema_for::<GuardedDevices>(),
     })
@@ -43,8 +43,10 @@ pub(in crate::api) fn allowed_devices(generator: &mut SchemaGenerator) -> Schema
 /// At least one part.
 pub(in crate::api) fn allowed_namespaces() -> Value {
     json!([rule(
+        Code::MissingNamespaces,
         "has(self.names) || has(self.matchLabels)",
-        "no namespace is given: write names or matchLabels, or remove namespaces to allow every one",
+        "no namespace is given",
+        "write names or matchLabels, or remove namespaces to allow every one",
     )])
 }
 
@@ -54,17 +56,17 @@ pub(in crate::api) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 100,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            "the list of names is empty: write at least one, or remove names to match any",
+            "the list of names is empty", "write at least one, or remove names to match any",
         )],
         "items": {
             "type": "string",
             "maxLength": 128,
-            "x-kubernetes-validations": [naming(
+            "x-kubernetes-validations": [naming(Code::InvalidNamespace,
                 // RFC 1123, as Kubernetes requires of a namespace.
                 "self.matches('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$')",
-                "is not a valid name of a namespace: write 1 to 63 lower-case letters, digits or dashes, such as \
+                "is not a valid name of a namespace", "write 1 to 63 lower-case letters, digits or dashes, such as \
                  network",
             )],
         },
@@ -79,21 +81,21 @@ pub(in crate::api) fn match_labels(_: &mut SchemaGenerator) -> Schema {
         "additionalProperties": {
             "type": "string",
             "maxLength": 128,
-            "x-kubernetes-validations": [naming(
+            "x-kubernetes-validations": [naming(Code::InvalidLabelValue,
                 // Kubernetes allows an empty value of a label.
                 "self.matches('^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$')",
-                "is not a valid value of a label: write at most 63 letters, digits, _ . or -, such as network",
+                "is not a valid value of a label", "write at most 63 letters, digits, _ . or -, such as network",
             )],
         },
         "x-kubernetes-validations": [
-            rule(
+            rule(Code::EmptyList,
                 "self.size() > 0",
-                "no label is given: write at least one, or remove matchLabels to match any",
+                "no label is given", "write at least one, or remove matchLabels to match any",
             ),
-            naming_keys(
+            naming_keys(Code::InvalidLabelKey,
                 // 253 for the domain, a slash, and 63 for the name.
                 "k.size() <= 317 && k.matches('^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$')",
-                "is not a valid key of a label: write one such as team or example.com/team",
+                "is not a valid key of a label", "write one such as team or example.com/team",
             ),
         ],
     })
@@ -105,9 +107,9 @@ pub(in crate::api) fn allowed_fields(generator: &mut SchemaGenerator) -> Schema 
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 20,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            "the list of fields is empty: write at least one, or remove fields to allow all",
+            "the list of fields is empty", "write at least one, or remove fields to allow all",
         )],
         "items": generator.subschema_for::<PolicyField>(),
     })
@@ -115,38 +117,33 @@ pub(in crate::api) fn allowed_fields(generator: &mut SchemaGenerator) -> Schema 
 
 /// The tags that a policy may add and remove.
 pub(in crate::api) fn allowed_tags(_: &mut SchemaGenerator) -> Schema {
-    tag_patterns(
-        "the list of tags is empty: write at least one, or remove tags to allow any (and from fields \
-         to allow none)",
-    )
+    tag_patterns("write at least one, or remove tags to allow any (and from fields to allow none)")
 }
 
 /// The tags of guarded devices.
 pub(in crate::api) fn guarded_tags(_: &mut SchemaGenerator) -> Schema {
-    tag_patterns(
-        "the list of tags is empty: write at least one, or remove tags to match devices of any tags",
-    )
+    tag_patterns("write at least one, or remove tags to match devices of any tags")
 }
 
-fn tag_patterns(none: &str) -> Schema {
+fn tag_patterns(help: &str) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
         // An empty list would match every device.
-        "x-kubernetes-validations": [rule("self.size() > 0", none)],
+        "x-kubernetes-validations": [rule(Code::EmptyList, "self.size() > 0", "the list of tags is empty", help)],
         "items": {
             "type": "string",
             "maxLength": 128,
             "x-kubernetes-validations": [
-                naming(
+                naming(Code::MissingTagPrefix,
                     "self.startsWith('tag:')",
-                    "is not a valid tag: write it with its prefix, such as tag:net-*",
+                    "is not a valid tag", "write it with its prefix, such as tag:net-*",
                 ),
-                naming(
+                naming(Code::InvalidTag,
                     // One error for each mistake: a value without the prefix breaks the rule above.
                     "!self.startsWith('tag:') || self.matches('^tag:[A-Za-z*?][A-Za-z0-9*?-]*$')",
-                    "is not a valid tag: after tag: write a letter, then letters, digits or dashes, with * for any \
+                    "is not a valid tag", "after tag: write a letter, then letters, digits or dashes, with * for any \
                      characters and ? for any one, such as tag:net-*",
                 ),
             ],
@@ -160,23 +157,23 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 100,
-        "x-kubernetes-validations": [rule(
+        "x-kubernetes-validations": [rule(Code::EmptyList,
             "self.size() > 0",
-            "the list of routes is empty: write at least one, or remove routes to allow any (and \
+            "the list of routes is empty", "write at least one, or remove routes to allow any (and \
              enabledRoutes from fields to allow none)",
         )],
         "items": {
             "type": "string",
             "maxLength": 43,
             "x-kubernetes-validations": [
-                naming(
+                naming(Code::InvalidCidr,
                     // Here 0.0.0.0/0 and ::/0 are allowed: they stand for every route.
                     "isCIDR(self)",
-                    "is not a valid CIDR: write a network and its prefix length, such as 10.0.0.0/8",
+                    "is not a valid CIDR", "write a network and its prefix length, such as 10.0.0.0/8",
                 ),
-                naming(
+                naming(Code::HostBits,
                     "!isCIDR(self) || cidr(self).masked() == cidr(self)",
-                    "has host bits: write the address of the network itself, as 10.0.0.0/8 and not \
+                    "has host bits", "write the address of the network itself, as 10.0.0.0/8 and not \
                      10.0.0.1/8",
                 ),
             ],
