@@ -45,7 +45,8 @@ pub use tailnet::{
 pub use crate::model::{
     APPROVE, AttributesOwnership, Disruption, ListOwnership, PolicyField, Reason,
 };
-pub(crate) use rules::KEY_NEVER_EXPIRES;
+pub use rules::RuleCode;
+pub(crate) use rules::{KEY_NEVER_EXPIRES, Remedy};
 pub use settings::{DeletionPolicy, Enforcement, KeyExpiry, OwnershipSpec, PostureAttribute};
 pub use unreadable::{DeserializeGuard, Unreadable};
 

@@ -22,27 +22,40 @@ pub(super) struct AllowArgs {
     allow_empty: bool,
 }
 
+/// No policy where some are expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NothingFound {
+    /// Nothing to plan.
+    #[error(
+        "found no policy in {0}. Correct the arguments, or add --allow-empty if there may be none"
+    )]
+    Policies(String),
+    /// Nothing to prune.
+    #[error(
+        "--prune-from {0}: found no earlier policy. Name the former folder, or add --allow-empty if there was none"
+    )]
+    Earlier(String),
+}
+
 impl AllowArgs {
     /// Refuses an empty set of policies. A wrong path must not look like a tailnet in sync.
-    pub fn refuse_empty(self, policies: &[PolicyInput], from: &PoliciesArgs) -> Result<(), String> {
+    pub fn refuse_empty(
+        self,
+        policies: &[PolicyInput],
+        from: &PoliciesArgs,
+    ) -> Result<(), NothingFound> {
         if self.allow_empty || !policies.is_empty() {
             return Ok(());
         }
-        Err(format!(
-            "found no policy in {}. Correct the arguments, or add --allow-empty if there may be none",
-            from.source()
-        ))
+        Err(NothingFound::Policies(from.source()))
     }
 
     /// Refuses earlier manifests without any object: nothing would be released then.
-    pub fn refuse_nothing_earlier(self, from: &str, objects: usize) -> Result<(), String> {
+    pub fn refuse_nothing_earlier(self, from: &str, objects: usize) -> Result<(), NothingFound> {
         if self.allow_empty || objects > 0 {
             return Ok(());
         }
-        Err(format!(
-            "--prune-from {from}: found no earlier policy. Name the former folder, or add --allow-empty if there was \
-             none"
-        ))
+        Err(NothingFound::Earlier(from.to_owned()))
     }
 
     /// Names on stderr the policies that have no device, and returns whether they fail the command.

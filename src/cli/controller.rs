@@ -7,7 +7,7 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 use clap::Args;
 
 use super::{
-    connection::{ConnectionArgs, Environment},
+    connection::{ConnectionArgs, ConnectionError, Environment},
     process::{AnyError, on_signal},
 };
 use crate::controller::{self, FromEnvironment, Options, election::Timings};
@@ -101,10 +101,15 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8080))
 }
 
-fn from_environment() -> Result<FromEnvironment, String> {
+/// The environment describes no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("--tailnet-from-env: {0}")]
+struct InvalidEnvironment(#[source] ConnectionError);
+
+fn from_environment() -> Result<FromEnvironment, InvalidEnvironment> {
     let described = Environment::of_process()
         .connection(&ConnectionArgs::default())
-        .map_err(|error| format!("--tailnet-from-env: {error}"))?;
+        .map_err(InvalidEnvironment)?;
     Ok(FromEnvironment {
         settings: described.settings,
         credential: described.credential,

@@ -12,6 +12,35 @@ use std::{
 
 use super::manifests::{self, Diagnostic, Source};
 
+/// Why the manifests at a revision cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GitError {
+    /// The path is standard input.
+    #[error("standard input has no earlier revision. Name the folder of the earlier manifests")]
+    StandardInput,
+    /// The repository does not have the revision.
+    #[error("git finds no such revision in {0}")]
+    UnknownRevision(String),
+    /// A link leads out of the repository.
+    #[error("{0} is a link that leaves the repository. Name the folder that it leads to")]
+    LeavesRepository(String),
+    /// git lists a file and does not show it.
+    #[error("git cannot show {0}")]
+    NotShown(String),
+    /// A file name is not UTF-8.
+    #[error("git lists file names that are not UTF-8")]
+    FileName,
+    /// A path of this machine cannot be read.
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(String, #[source] io::Error),
+    /// There is no git, or it ends at once.
+    #[error("cannot run git ({0}). Install it, or name the folder of the earlier manifests")]
+    CannotRun(#[source] io::Error),
+    /// git refuses, in its own words; without any for a revision that does not exist.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// The manifests at a revision.
 #[derive(Debug, Default)]
 pub(super) struct AtRevision {
@@ -24,16 +53,12 @@ pub(super) struct AtRevision {
 
 /// The manifests in these files and folders at a revision: those that were at the paths then, through links as
 /// they were then, and those that git recognizes as renamed since.
-pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<AtRevision, String> {
+pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<AtRevision, GitError> {
     let mut found = AtRevision::default();
     for path in paths {
         // Checked here, as git would look for a file of this name and report none.
         if path == Path::new("-") {
-            return Err(
-                "standard input has no earlier revision. Name the folder of the earlier \
-                        manifests"
-                    .to_owned(),
-            );
+            return Err(GitError::StandardInput);
         }
         let location = RepoPath::of(path)?;
         let commit = location.commit(revision)?;
@@ -75,7 +100,7 @@ struct Entry {
 }
 
 impl RepoPath {
-    fn of(path: &Path) -> Result<Self, String> {
+    fn of(path: &Path) -> Result<Self, GitError> {
         let is_folder = path.is_dir();
         // A link belongs to the repository that it is in, and not to the one that it leads to.
         let folder = if is_folder && !path.is_symlink() {
@@ -101,23 +126,23 @@ impl RepoPath {
 
     /// The hash of the commit that a revision names. Later commands get the hash: git cannot take it for an
     /// option, as it could the user's input.
-    fn commit(&self, revision: &str) -> Result<String, String> {
+    fn commit(&self, revision: &str) -> Result<String, GitError> {
         let mut command = git(&self.root);
         command.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
         // `^{commit}` resolves an annotated tag, and refuses anything that is no commit.
         command.arg(format!("{revision}^{{commit}}"));
         match run(&mut command) {
             Ok(commit) => Ok(commit.trim().to_owned()),
-            Err(message) if message.is_empty() => {
-                let folder = self.root.display();
-                Err(format!("git finds no such revision in {folder}"))
+            Err(GitError::Refused(message)) if message.is_empty() => {
+                let folder = self.root.display().to_string();
+                Err(GitError::UnknownRevision(folder))
             }
-            Err(message) => Err(message),
+            Err(error) => Err(error),
         }
     }
 
     /// The manifests that were at the path.
-    fn entries(&self, commit: &str) -> Result<Vec<Entry>, String> {
+    fn entries(&self, commit: &str) -> Result<Vec<Entry>, GitError> {
         let path = slashed(&self.path);
         let mut command = git(&self.root);
         command.args(["cat-file", "--batch-check", "--follow-symlinks"]);
@@ -130,16 +155,14 @@ impl RepoPath {
                 object: object.to_owned(),
                 path,
             }]),
-            (Some("symlink"), _) => Err(format!(
-                "{path} is a link that leaves the repository. Name the folder that it leads to"
-            )),
+            (Some("symlink"), _) => Err(GitError::LeavesRepository(path)),
             // Missing, or a link to nothing.
             _ => Ok(Vec::new()),
         }
     }
 
     /// The manifests in a folder.
-    fn below(&self, commit: &str, tree: &str, folder: &str) -> Result<Vec<Entry>, String> {
+    fn below(&self, commit: &str, tree: &str, folder: &str) -> Result<Vec<Entry>, GitError> {
         let mut command = git(&self.root);
         // Without `-z`, git quotes unusual file names.
         let listed = run(command.args(["ls-tree", "-r", "-z", "--full-tree", tree]))?;
@@ -164,7 +187,7 @@ impl RepoPath {
     }
 
     /// The files that have been renamed since and are at the path now.
-    fn renamed(&self, commit: &str) -> Result<Vec<Entry>, String> {
+    fn renamed(&self, commit: &str) -> Result<Vec<Entry>, GitError> {
         let mut command = git(&self.root);
         // `-l0`: whatever their number. The rest overrules the user's configuration.
         command.args(["diff", "-z", "--name-status", "--find-renames", "-l0"]);
@@ -201,7 +224,7 @@ impl RepoPath {
     }
 
     /// The texts of entries, in their order.
-    fn texts(&self, entries: &[Entry]) -> Result<Vec<io::Result<String>>, String> {
+    fn texts(&self, entries: &[Entry]) -> Result<Vec<io::Result<String>>, GitError> {
         let request = entries.iter().map(|entry| {
             // A request is a line. The empty one gets the answer that nothing has this name.
             let object = Some(&entry.object).filter(|object| !object.contains('\n'));
@@ -214,7 +237,7 @@ impl RepoPath {
         let mut rest = answer.as_slice();
         let texts = entries
             .iter()
-            .map(|entry| text(&mut rest).ok_or_else(|| format!("git cannot show {}", entry.path)));
+            .map(|entry| text(&mut rest).ok_or_else(|| GitError::NotShown(entry.path.clone())));
         texts.collect()
     }
 }
@@ -263,8 +286,9 @@ fn in_repo(path: &Path, root: &Path) -> Option<PathBuf> {
     Some(absolute.strip_prefix(top).ok()?.to_owned())
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, String> {
-    fs::canonicalize(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+fn canonical(path: &Path) -> Result<PathBuf, GitError> {
+    let found = fs::canonicalize(path);
+    found.map_err(|error| GitError::Unreadable(path.display().to_string(), error))
 }
 
 fn slashed(path: &Path) -> String {
@@ -282,40 +306,33 @@ fn git(folder: &Path) -> Command {
 }
 
 /// Runs a command that answers a request on its standard input.
-fn converse(command: &mut Command, request: String) -> Result<Vec<u8>, String> {
+fn converse(command: &mut Command, request: String) -> Result<Vec<u8>, GitError> {
     let mut child = start(command.stdin(Stdio::piped()))?;
     let stdin = child.stdin.take();
     // git answers while it reads. Writing everything before reading would deadlock once both pipes are full.
     let writer = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(request.as_bytes())));
-    let response = child.wait_with_output().map_err(cannot_run)?;
+    let response = child.wait_with_output().map_err(GitError::CannotRun)?;
     // A failed write needs no report: its answer is missing.
     let _ = writer.join();
     Ok(response.stdout)
 }
 
-fn start(command: &mut Command) -> Result<std::process::Child, String> {
+fn start(command: &mut Command) -> Result<std::process::Child, GitError> {
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(cannot_run)
+    command.spawn().map_err(GitError::CannotRun)
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+fn run(command: &mut Command) -> Result<String, GitError> {
     let Output {
         status,
         stdout,
         stderr,
     } = start(command.stdin(Stdio::null()))?
         .wait_with_output()
-        .map_err(cannot_run)?;
+        .map_err(GitError::CannotRun)?;
     if !status.success() {
-        return Err(String::from_utf8_lossy(&stderr).trim().to_owned());
+        let message = String::from_utf8_lossy(&stderr).trim().to_owned();
+        return Err(GitError::Refused(message));
     }
-    String::from_utf8(stdout).map_err(|_| "git lists file names that are not UTF-8".to_owned())
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature that map_err needs"
-)]
-fn cannot_run(error: io::Error) -> String {
-    format!("cannot run git ({error}). Install it, or name the folder of the earlier manifests")
+    String::from_utf8(stdout).map_err(|_| GitError::FileName)
 }

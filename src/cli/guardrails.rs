@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::TailscaleTailnetSpec,
     convert::GuardrailsSource,
+    model::Refused,
     plan::{Admission, Guardrails, Labels},
 };
 
@@ -46,7 +47,7 @@ impl DeclaredGuardrails {
     }
 
     /// Parses the guardrails for the planner.
-    pub fn read(&self) -> Result<Admission, String> {
+    pub fn read(&self) -> Result<Admission, UnreadableGuardrails> {
         let guardrails = self
             .tailnet
             .as_ref()
@@ -59,10 +60,15 @@ impl DeclaredGuardrails {
             .transpose();
         Ok(Admission {
             guardrails: guardrails
-                .map_err(|refused| format!("the TailscaleTailnet: {refused}"))?
+                .map_err(UnreadableGuardrails)?
                 // Without the object there are none: it may exist in the cluster only.
                 .unwrap_or_default(),
             namespaces: self.namespaces.clone(),
         })
     }
 }
+
+/// The guardrails of a tailnet are not valid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the TailscaleTailnet: {0}")]
+pub(super) struct UnreadableGuardrails(Refused);

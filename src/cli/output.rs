@@ -15,13 +15,13 @@ use serde::Serialize;
 use crate::model::is_unprintable;
 pub(super) use crate::model::printable;
 
-/// When to color output. `NO_COLOR` always takes precedence, as in the library that writes the colors.
+/// When to color output. A flag that someone wrote takes precedence over `NO_COLOR`, which is a default for all programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Always, unless NO_COLOR is set.
+    /// Always, even if NO_COLOR is set.
     Always,
     /// Never.
     Never,
@@ -34,7 +34,7 @@ impl Color {
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         match self {
-            Self::Always => !no_color,
+            Self::Always => true,
             Self::Never => false,
             Self::Auto => io::stdout().is_terminal() && !no_color && !dumb,
         }

@@ -16,6 +16,7 @@ use super::{
     cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests, process::AnyError,
     server_error,
 };
+use crate::model::Refused;
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
@@ -52,6 +53,13 @@ pub(super) struct PoliciesArgs {
     pub written: Option<PathBuf>,
 }
 
+/// Flags that choose a cluster, where no policies are read from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--kubeconfig and --context need --from-cluster. Replace -f with --from-cluster, or remove these flags"
+)]
+pub(super) struct UnusedClusterFlags;
+
 impl PoliciesArgs {
     /// Whether the arguments name any policies.
     pub fn are_given(&self) -> bool {
@@ -59,15 +67,11 @@ impl PoliciesArgs {
     }
 
     /// Refuses flags that choose a cluster if no policies are read from one.
-    pub fn refuse_unused_flags(&self) -> Result<(), String> {
+    pub fn refuse_unused_flags(&self) -> Result<(), UnusedClusterFlags> {
         if self.from_cluster || !self.cluster.is_given() {
             return Ok(());
         }
-        Err(
-            "--kubeconfig and --context need --from-cluster. Replace -f with --from-cluster, or remove \
-             these flags"
-                .to_owned(),
-        )
+        Err(UnusedClusterFlags)
     }
 
     /// Whether arguments beside the paths choose or place the policies.
@@ -253,14 +257,19 @@ pub(super) struct Declarations {
 
 impl Declarations {
     /// The maximum number of changed devices: that of the tailnet, else the default.
-    pub fn limit(&self) -> Result<ChangeLimit, String> {
+    pub fn limit(&self) -> Result<ChangeLimit, InvalidLimit> {
         let Some(tailnet) = &self.tailnet else {
             return Ok(ChangeLimit::default());
         };
         let limit = tailnet.max_changed_devices();
-        limit.map_err(|refused| format!("maxChangedDevices of the TailscaleTailnet: {refused}"))
+        limit.map_err(InvalidLimit)
     }
 }
+
+/// The limit of a tailnet is not valid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("maxChangedDevices of the TailscaleTailnet: {0}")]
+pub(super) struct InvalidLimit(Refused);
 
 /// A policy of the cluster as the planner takes it.
 fn input(object: &PolicyObject) -> PolicyInput {

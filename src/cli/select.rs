@@ -16,7 +16,7 @@ pub(super) struct SelectArgs {
 
 impl SelectArgs {
     /// The selector. Without any part it matches every device of the tailnet itself.
-    pub fn selector(&self) -> Result<Selector, String> {
+    pub fn selector(&self) -> Result<Selector, SelectError> {
         if self.parts.is_empty() {
             return Ok(Selector::default());
         }
@@ -44,14 +44,25 @@ impl SelectArgs {
                 "hostnames" => &mut selector.hostnames,
                 "os" => &mut selector.os,
                 _ => {
-                    return Err(format!(
-                        "--select {part}: expected PART=VALUE, with PART one of tags, users, \
-                         hostnames, os and expression, such as tags=tag:router"
-                    ));
+                    return Err(SelectError::UnknownPart(part.clone()));
                 }
             };
             values.get_or_insert_default().push(value.to_owned());
         }
-        convert::selector(&selector).map_err(|errors| format!("--select: {}", errors.join("; ")))
+        convert::selector(&selector).map_err(SelectError::Invalid)
     }
+}
+
+/// Why `--select` selects nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SelectError {
+    /// It names no part of a selector.
+    #[error(
+        "--select {0}: expected PART=VALUE, with PART one of tags, users, hostnames, os and expression, such as \
+         tags=tag:router"
+    )]
+    UnknownPart(String),
+    /// The selector is not valid.
+    #[error("--select: {}", .0.join("; "))]
+    Invalid(Vec<String>),
 }

@@ -20,6 +20,8 @@ impl Style {
         // The caller decides about colors. The library must not, by checking for a terminal.
         table.force_no_tty();
         if self.color {
+            // Else it writes none with NO_COLOR, against which an explicit flag takes precedence.
+            crossterm::style::force_color_output(true);
             table.enforce_styling();
         }
         if let Some(width) = self.width {

@@ -26,8 +26,9 @@ use super::{
     scopes::Scopes,
 };
 use crate::model::{
-    AttributeKey, Attributes, DesiredAttribute, Device, DeviceField, NodeId, ReportedAttribute,
-    Route, RouteSet, SettingValue, Tag, TagSet, UnreadableDevice, UnreadableFields, parse_time,
+    AttributeKey, Attributes, DesiredAttribute, Device, DeviceField, NodeId, Refused,
+    ReportedAttribute, Route, RouteSet, SettingValue, Tag, TagSet, UnreadableDevice,
+    UnreadableFields, parse_time,
 };
 
 #[cfg(test)]
@@ -97,7 +98,7 @@ fn is_plain(name: &str) -> bool {
 pub(super) fn device(answer: &Answer) -> Result<Device, Error> {
     let wire: WireDevice = decode(answer)?;
     wire.read()
-        .map_err(|why| answer.unreadable(&Mismatch::new(&why)))
+        .map_err(|Refused(why)| answer.unreadable(&Mismatch::new(&why)))
 }
 
 /// The answer of `/routes`, read or written.
@@ -291,17 +292,21 @@ impl FieldReader {
 
 impl WireDevice {
     /// The identity: `nodeId`, or `id` in an answer that has no `nodeId`.
-    fn identity(&self) -> Result<NodeId, String> {
+    fn identity(&self) -> Result<NodeId, Refused> {
         let id = match (&self.node_id, &self.id) {
             (Reported::Read(id), _) | (Reported::Absent, Reported::Read(id)) if !id.is_empty() => {
                 id
             }
-            _ => return Err("a device without a nodeId that can be read".to_owned()),
+            _ => {
+                let why = "a device without a nodeId that can be read";
+                return Err(Refused(why.to_owned()));
+            }
         };
-        id.parse().map_err(|refused| format!("nodeId: {refused}"))
+        id.parse()
+            .map_err(|refused: Refused| Refused(format!("nodeId: {refused}")))
     }
 
-    fn read(self) -> Result<Device, String> {
+    fn read(self) -> Result<Device, Refused> {
         use DeviceField as Field;
         let node_id = self.identity()?;
         let mut fields = FieldReader::default();

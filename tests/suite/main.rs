@@ -34,5 +34,6 @@ mod several_policies;
 mod simulator;
 mod static_binary;
 mod support;
+mod typed_errors;
 mod words;
 mod workflows;

@@ -17,16 +17,32 @@ use crate::{
 pub(super) struct Named(PolicyKey);
 
 impl FromStr for Named {
-    type Err = String;
+    type Err = NotNamed;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, NotNamed> {
         match text.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
                 Ok(Self(PolicyKey::new(namespace, name)))
             }
-            _ => Err("write NAMESPACE/NAME of the policy, such as network/fra-router".to_owned()),
+            _ => Err(NotNamed),
         }
     }
+}
+
+/// A text that names no policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write NAMESPACE/NAME of the policy, such as network/fra-router")]
+pub(super) struct NotNamed;
+
+/// An `--approve` that approves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NothingToApprove {
+    /// The policy is not applied.
+    #[error("--approve {0}: found no such policy among those that are applied")]
+    Unknown(PolicyKey),
+    /// The policy is enforced without an approval.
+    #[error("--approve {0}: the policy needs no approval, only one with enforcement: Approve does")]
+    NotNeeded(PolicyKey),
 }
 
 /// The held changes of one policy.
@@ -117,12 +133,10 @@ impl HeldChanges<'_> {
 }
 
 /// Refuses an `--approve` of a policy that is not applied or needs no approval.
-fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
+fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), NothingToApprove> {
     let declared = plan_run.policies.iter().find(|it| it.key == *key);
     match declared.map(|declared| declared.policy.as_deref()) {
-        None => Err(format!(
-            "--approve {key}: found no such policy among those that are applied"
-        )),
+        None => Err(NothingToApprove::Unknown(key.clone())),
         Some(
             Ok(Policy {
                 mode: Mode::Approve,
@@ -131,10 +145,7 @@ fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
             // Not reached: invalid policies have been refused by now.
             | Err(_),
         ) => Ok(()),
-        Some(Ok(_)) => Err(format!(
-            "--approve {key}: the policy needs no approval, only one with enforcement: Approve \
-             does"
-        )),
+        Some(Ok(_)) => Err(NothingToApprove::NotNeeded(key.clone())),
     }
 }
 

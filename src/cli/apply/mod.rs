@@ -17,7 +17,7 @@ use super::{
     ask,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
-    plan::{CHANGES, PlanRun, SavedPlan, refuse_invalid},
+    plan::{CHANGES, PlanRun, SavedPlan, SavedPlanError, refuse_invalid},
     policies::PoliciesArgs,
     process::{AnyError, on_signal},
     prune_from::PruneFromArgs,
@@ -31,6 +31,11 @@ use crate::{
 use approvals::Named;
 use outcome::Outcome;
 use progress::{Progress, about};
+
+/// Nobody could see the plan.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot show the plan ({0}), so nothing was sent")]
+struct NotShown(#[source] std::io::Error);
 
 /// The policies to apply, and the approvals for them.
 #[derive(Debug, Args)]
@@ -227,26 +232,18 @@ impl ApplyArgs {
     }
 
     /// The saved plan, if the arguments name one: as PLAN, or with -f in the place of manifests.
-    fn saved_plan(&self) -> Result<Option<SavedPlan>, String> {
+    fn saved_plan(&self) -> Result<Option<SavedPlan>, SavedPlanError> {
         match (&self.plan, self.policies.files.as_slice()) {
             (Some(path), _) => match SavedPlan::read(path)? {
                 Some(plan) => Ok(Some(plan)),
-                None => Err(format!(
-                    "{path} is not a plan that tsdp plan --out saved. Add -f {path} if it holds \
-                     manifests",
-                    path = path.display()
-                )),
+                None => Err(SavedPlanError::NotAPlan(path.display().to_string())),
             },
             // A common slip, and clear from the content of the file.
             (None, [path]) if path.is_file() => {
                 let saved = SavedPlan::read(path)?;
                 if saved.is_some() && (self.earlier.is_given() || self.policies.narrow()) {
-                    return Err(format!(
-                        "{} is a saved plan, which has its policies and their earlier versions. Give these \
-                         arguments to tsdp plan --out, and none of --prune-from, --tailnet-ref, --namespace \
-                         and --controller-namespace here",
-                        path.display()
-                    ));
+                    let file = path.display().to_string();
+                    return Err(SavedPlanError::UnusedArguments(file));
                 }
                 Ok(saved)
             }
@@ -254,10 +251,10 @@ impl ApplyArgs {
         }
     }
 
-    fn show(&self, plan_run: &PlanRun) -> Result<(), String> {
+    fn show(&self, plan_run: &PlanRun) -> Result<(), NotShown> {
         let table = plan_run.view().text(self.color, self.all);
         let shown = output::print_to_the_end(&table);
-        shown.map_err(|error| format!("cannot show the plan ({error}), so nothing was sent"))
+        shown.map_err(NotShown)
     }
 
     /// Makes the changes that were shown, and only those, with the engine of the controller.

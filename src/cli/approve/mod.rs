@@ -31,7 +31,7 @@ use crate::{
     model::NodeId,
     plan::PlanHash,
 };
-use waiting::{Waiting, annotation, key, size, table};
+use waiting::{UnknownState, Waiting, annotation, key, size, table};
 
 /// How long to wait for the controller to act on an approval. It watches the object, and so acts at once.
 const APPROVAL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -241,10 +241,10 @@ async fn approve_on_tailnet(
 }
 
 /// Refuses if the held plan changed while someone read it.
-fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), String> {
+fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), UnknownState> {
     match Waiting::of(policy)? {
         Waiting::Plan { hash: now, .. } if now == *hash => Ok(()),
-        _ => Err("the held plan has changed meanwhile. Run the command again".to_owned()),
+        _ => Err(UnknownState::Changed),
     }
 }
 
@@ -253,7 +253,7 @@ fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), St
 async fn annotate<K>(
     api: &Api<K>,
     name: &str,
-    value: impl Fn(&K) -> Result<String, String>,
+    value: impl Fn(&K) -> Result<String, UnknownState>,
 ) -> Result<(), AnyError>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,

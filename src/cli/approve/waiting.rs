@@ -12,7 +12,7 @@ use crate::{
         output::printable,
         table::{Style, lines},
     },
-    model::{Reason, counted},
+    model::{Reason, Refused, counted},
     plan::{Approvals, PlanHash},
 };
 
@@ -33,18 +33,31 @@ pub(super) enum Waiting<'a> {
     Nothing(&'a str),
 }
 
+/// Why it is unknown what a policy waits for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UnknownState {
+    /// The status is that of an earlier spec.
+    #[error(
+        "the controller has not reconciled its current spec yet. Try again in a moment, or check that the \
+         controller runs"
+    )]
+    NotReconciled,
+    /// Something else than the controller wrote the status.
+    #[error("its status is invalid: {0}")]
+    InvalidStatus(Refused),
+    /// It is no longer what someone has read.
+    #[error("the held plan has changed meanwhile. Run the command again")]
+    Changed,
+}
+
 impl<'a> Waiting<'a> {
     /// Reads a status. Fails if the status does not belong to the current spec.
-    pub fn of(policy: &'a TailscaleDevicePolicy) -> Result<Self, String> {
+    pub fn of(policy: &'a TailscaleDevicePolicy) -> Result<Self, UnknownState> {
         let status = policy.status.as_ref();
         let Some(status) =
             status.filter(|status| status.observed_generation == policy.metadata.generation)
         else {
-            return Err(
-                "the controller has not reconciled its current spec yet. Try again in a moment, or \
-                 check that the controller runs"
-                    .to_owned(),
-            );
+            return Err(UnknownState::NotReconciled);
         };
         let ready = status
             .conditions
@@ -62,10 +75,7 @@ impl<'a> Waiting<'a> {
                     .filter(|change| change.held.is_some())
                     .collect(),
                 // Parsed, as it is written into an annotation.
-                hash: plan
-                    .hash
-                    .parse()
-                    .map_err(|refused| format!("its status is invalid: {refused}"))?,
+                hash: plan.hash.parse().map_err(UnknownState::InvalidStatus)?,
                 plan,
             });
         }

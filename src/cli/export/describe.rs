@@ -11,7 +11,7 @@ use crate::{
     convert,
     model::{
         AttributeKey, AttributeString, Attributes, Device, DeviceField, FieldKind, ListSetting,
-        PolicyField, ReportedAttribute, SafeInteger, Setting, SettingValue,
+        PolicyField, Refused, ReportedAttribute, SafeInteger, Setting, SettingValue,
     },
     plan::Owner,
 };
@@ -192,9 +192,9 @@ impl Describer<'_> {
                 .keys()
                 .find(|other| other.eq_ignore_ascii_case(key.as_str()));
             let value = match other {
-                Some(other) => Err(format!("differs from {other} only in case")),
+                Some(other) => Err(Refused(format!("differs from {other} only in case"))),
                 None if desired.len() == MAX_ATTRIBUTES => {
-                    Err(too_many(attributes.len(), MAX_ATTRIBUTES))
+                    Err(Refused(too_many(attributes.len(), MAX_ATTRIBUTES)))
                 }
                 None => desired_value(key, reported, self.wanted.now),
             };
@@ -202,7 +202,7 @@ impl Describer<'_> {
                 Ok(value) => {
                     desired.insert(key.to_string(), value);
                 }
-                Err(why) => self.gap(&format!("postureAttributes[{key}]"), &why),
+                Err(Refused(why)) => self.gap(&format!("postureAttributes[{key}]"), &why),
             }
         }
         if !desired.is_empty() {
@@ -233,10 +233,11 @@ fn desired_value(
     key: &AttributeKey,
     reported: &ReportedAttribute,
     now: Timestamp,
-) -> Result<PostureAttribute, String> {
-    AttributeKey::from_str(key.as_str()).map_err(|refused| refused.0)?;
+) -> Result<PostureAttribute, Refused> {
+    AttributeKey::from_str(key.as_str())?;
     if reported.expiry.is_some_and(|expiry| expiry <= now) {
-        return Err("its expiry has passed, and the tailnet is about to remove it".to_owned());
+        let why = "its expiry has passed, and the tailnet is about to remove it";
+        return Err(Refused(why.to_owned()));
     }
     let mut desired = PostureAttribute {
         // To the second, as the plan compares expiries.
@@ -246,15 +247,15 @@ fn desired_value(
     match &reported.value {
         serde_json::Value::Bool(flag) => desired.boolean = Some(*flag),
         serde_json::Value::String(text) => {
-            AttributeString::from_str(text).map_err(|refused| refused.0)?;
+            AttributeString::from_str(text)?;
             desired.string = Some(text.clone());
         }
         other => match integer(other) {
             Some(number) => desired.integer = Some(number),
             None => {
-                return Err(format!(
+                return Err(Refused(format!(
                     "found {other}, expected a string, boolean, or integer that a policy can hold"
-                ));
+                )));
             }
         },
     }

@@ -1,6 +1,6 @@
 use std::{fmt, io};
 
-use super::{path::FieldPath, span::Place};
+use super::{code::Code, path::FieldPath, span::Place, text::Text};
 
 /// An error or a warning, with its place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Diagnostic {
     /// The field. The root for a diagnostic about the whole object or file.
     pub field: FieldPath,
     /// What was found, and what to write instead.
-    pub message: String,
+    pub text: Text,
     /// The place in the file.
     pub place: Option<Place>,
     /// The file, or the folder that could not be read.
@@ -41,111 +41,16 @@ pub enum Severity {
     Warning,
 }
 
-/// The kinds of diagnostics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Code {
-    /// A file or folder cannot be read.
-    Unreadable,
-    /// It is neither YAML nor JSON.
-    Syntax,
-    /// A map has a key twice.
-    DuplicateKey,
-    /// The kind or the version does not exist.
-    UnknownKind,
-    /// The field does not exist.
-    UnknownField,
-    /// A value has the wrong type, or is out of bounds.
-    Schema,
-    /// The object violates a rule of the resource.
-    Rule,
-    /// The manifests hold an object twice.
-    DuplicateObject,
-    /// Two policies conflict.
-    Conflict,
-    /// The tailnet of an object is not among the manifests.
-    MissingTailnet,
-    /// A guardrail of the tailnet denies it.
-    NotAllowed,
-    /// No device of the tailnet matches.
-    NoDevice,
-    /// Several devices of the tailnet have the name.
-    AmbiguousDevice,
-    /// Neither a device of the tailnet nor its policy file has the tag.
-    UnknownTag,
-}
-
-impl Code {
-    /// All codes.
-    pub const ALL: [Self; 14] = [
-        Self::Unreadable,
-        Self::Syntax,
-        Self::DuplicateKey,
-        Self::UnknownKind,
-        Self::UnknownField,
-        Self::Schema,
-        Self::Rule,
-        Self::DuplicateObject,
-        Self::Conflict,
-        Self::MissingTailnet,
-        Self::NotAllowed,
-        Self::NoDevice,
-        Self::AmbiguousDevice,
-        Self::UnknownTag,
-    ];
-
-    /// The code in the output.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Syntax => "syntax",
-            Self::DuplicateKey => "duplicate-key",
-            Self::UnknownKind => "unknown-kind",
-            Self::UnknownField => "unknown-field",
-            Self::Schema => "schema",
-            Self::Rule => "rule",
-            Self::DuplicateObject => "duplicate-object",
-            Self::Conflict => "conflict",
-            Self::MissingTailnet => "missing-tailnet",
-            Self::NotAllowed => "not-allowed",
-            Self::NoDevice => "no-device",
-            Self::AmbiguousDevice => "ambiguous-device",
-            Self::UnknownTag => "unknown-tag",
-        }
-    }
-
-    /// Its description, as a sentence.
-    #[must_use]
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::Unreadable => "A file or folder cannot be read.",
-            Self::Syntax => "A document is neither YAML nor JSON that kubectl reads.",
-            Self::DuplicateKey => "A map has a key twice.",
-            Self::UnknownKind => "The kind or the version does not exist.",
-            Self::UnknownField => "The field does not exist.",
-            Self::Schema => "A value has the wrong type, or is out of bounds.",
-            Self::Rule => "The object violates a rule of the resource.",
-            Self::DuplicateObject => "The manifests hold an object twice.",
-            Self::Conflict => "Two policies conflict.",
-            Self::MissingTailnet => "The tailnet of an object is not among the manifests.",
-            Self::NotAllowed => "A guardrail of the tailnet denies it.",
-            Self::NoDevice => "No device of the tailnet matches.",
-            Self::AmbiguousDevice => "Several devices of the tailnet have the name.",
-            Self::UnknownTag => "Neither a device of the tailnet nor its policy file has the tag.",
-        }
-    }
-}
-
 impl Diagnostic {
     /// An error at a place.
     #[must_use]
-    pub fn error(code: Code, place: Place, message: impl Into<String>) -> Self {
+    pub fn error(code: Code, place: Place, text: impl Into<Text>) -> Self {
         Self {
             severity: Severity::Error,
             code,
             object: None,
             field: FieldPath::ROOT,
-            message: message.into(),
+            text: text.into(),
             file: place.source.name.clone(),
             place: Some(place),
             related: Vec::new(),
@@ -155,12 +60,18 @@ impl Diagnostic {
     /// A file or folder that cannot be read.
     #[must_use]
     pub fn unreadable(file: &str, error: &io::Error) -> Self {
+        Self::of_file(Code::Unreadable, file, format!("cannot be read: {error}"))
+    }
+
+    /// An error about a whole file.
+    #[must_use]
+    pub fn of_file(code: Code, file: &str, text: impl Into<Text>) -> Self {
         Self {
             severity: Severity::Error,
-            code: Code::Unreadable,
+            code,
             object: None,
             field: FieldPath::ROOT,
-            message: format!("cannot be read: {error}"),
+            text: text.into(),
             place: None,
             file: file.to_owned(),
             related: Vec::new(),
@@ -192,7 +103,7 @@ impl fmt::Display for Diagnostic {
         if !self.field.steps().is_empty() {
             write!(f, "{}: ", self.field)?;
         }
-        f.write_str(&self.message)
+        self.text.fmt(f)
     }
 }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    diagnostic::{Code, Diagnostic},
+    code::Code,
+    diagnostic::Diagnostic,
     path::FieldPath,
     schema::{Finding, Location},
     span::{Place, Source, Span},
+    text::Text,
     tree::Node,
 };
 
@@ -58,16 +60,11 @@ impl Document {
 
     /// An error at a field.
     #[must_use]
-    pub fn diagnostic(
-        &self,
-        code: Code,
-        field: &FieldPath,
-        message: impl Into<String>,
-    ) -> Diagnostic {
+    pub fn diagnostic(&self, code: Code, field: &FieldPath, text: impl Into<Text>) -> Diagnostic {
         Diagnostic {
             object: Some(self.title.clone()),
             field: field.clone(),
-            ..Diagnostic::error(code, self.place(field), message)
+            ..Diagnostic::error(code, self.place(field), text)
         }
     }
 
@@ -82,7 +79,7 @@ impl Document {
         Diagnostic {
             severity: finding.severity,
             place: Some(place),
-            ..self.diagnostic(finding.code, &finding.field, finding.message)
+            ..self.diagnostic(finding.code, &finding.field, finding.text)
         }
     }
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use granit_parser::{Event, ScalarStyle, Span, StructureStyle};
 
+use super::text::Text;
+
 /// The breaks of lines that YAML 1.1 has and YAML 1.2 has not. `\u{85}` counts as a line feed.
 const NEXT_LINE: char = '\u{85}';
 
@@ -97,36 +99,35 @@ fn unit(text: &str) -> Option<u16> {
 }
 
 /// The first character that kubectl does not accept in YAML, its offset, and why.
-pub fn forbidden(text: &str) -> Option<(usize, String)> {
+pub fn forbidden(text: &str) -> Option<(usize, Text)> {
     text.char_indices().find_map(|(at, letter)| {
         let code = u32::from(letter);
         let why = match letter {
             '\t' | '\n' | '\r' | NEXT_LINE => return None,
             '\u{2028}' | '\u{2029}' => "kubectl reads as the end of a line",
-            '\0'..' ' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => "kubectl does not accept in YAML",
+            '\0'..' ' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => {
+                "kubectl does not accept in YAML"
+            }
             _ => return None,
         };
-        let message = format!(
-            "found the character U+{code:04X}, which {why}. Write \\u{code:04x} within double quotes"
-        );
-        Some((at, message))
+        let text = Text::new(format!("found the character U+{code:04X}, which {why}"));
+        let help = format!("write \\u{code:04x} within double quotes");
+        Some((at, text.help(help)))
     })
 }
 
 /// What kubectl does not accept in a string in double quotes, as only JSON has it.
-pub fn escape_of_json(quoted: &str) -> Option<&'static str> {
+pub fn escape_of_json(quoted: &str) -> Option<Text> {
     let mut rest = quoted;
     while let Some(at) = rest.find('\\') {
         let escape = &rest[at..];
         if escape.starts_with("\\/") {
-            return Some(
-                "kubectl accepts the escape \\/ only in JSON. Write / without the backslash",
-            );
+            let text = Text::new("kubectl accepts the escape \\/ only in JSON");
+            return Some(text.help("write / without the backslash"));
         }
         if matches!(unit(escape), Some(0xd800..=0xdfff)) {
-            return Some(
-                "kubectl accepts escapes of surrogates only in JSON. Write the character itself",
-            );
+            let text = Text::new("kubectl accepts escapes of surrogates only in JSON");
+            return Some(text.help("write the character itself"));
         }
         let length = escape.chars().take(2).map(char::len_utf8).sum();
         rest = &escape[length..];

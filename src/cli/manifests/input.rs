@@ -2,12 +2,19 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{diagnostic::Diagnostic, span::Source};
+use super::{
+    code::Code,
+    diagnostic::Diagnostic,
+    foreign::{self, NotYaml},
+    span::Source,
+    text::Text,
+};
 
 /// The name of standard input.
 const STDIN: &str = "-";
@@ -41,7 +48,9 @@ impl Input {
     fn take(&mut self, path: &Path) {
         let name = path.display().to_string();
         if name == STDIN {
-            self.add(name, io::read_to_string(io::stdin()));
+            let mut bytes = Vec::new();
+            let read = io::stdin().read_to_end(&mut bytes);
+            self.add_bytes(name, read.map(|_| bytes));
         } else if path.is_dir() {
             self.folder(path);
         } else {
@@ -80,7 +89,21 @@ impl Input {
     }
 
     fn file(&mut self, path: &Path) {
-        self.add(path.display().to_string(), fs::read_to_string(path));
+        self.add_bytes(path.display().to_string(), fs::read(path));
+    }
+
+    fn add_bytes(&mut self, name: String, bytes: io::Result<Vec<u8>>) {
+        match bytes.map(foreign::decode) {
+            Ok(Ok(text)) => self.add(name, Ok(text)),
+            Err(error) => self.add(name, Err(error)),
+            // A file can be given twice.
+            Ok(Err(_)) if !self.names.insert(name.clone()) => {}
+            Ok(Err(NotYaml { what, help })) => {
+                let text = Text::new(format!("this is {what}")).help(help);
+                let diagnostic = Diagnostic::of_file(Code::NotYaml, &name, text);
+                self.diagnostics.push(diagnostic);
+            }
+        }
     }
 
     pub(super) fn add(&mut self, name: String, text: io::Result<String>) {

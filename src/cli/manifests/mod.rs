@@ -5,8 +5,10 @@
 //!       ─► objects (by kind) ─► schema (the checks of the API server) ─► typed objects
 //! ```
 
+mod code;
 mod diagnostic;
 mod document;
+mod foreign;
 mod go_yaml;
 mod input;
 mod loaded;
@@ -16,8 +18,10 @@ mod scalar;
 mod schema;
 mod span;
 mod split;
+mod template;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tree;
 mod wording;
 mod yaml;
@@ -31,11 +35,13 @@ use serde_json::Value;
 
 pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
-    diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
+    code::Code,
+    diagnostic::{Diagnostic, Diagnostics, Related, Severity},
     document::Document,
     loaded::{LoadedPolicy, Located, Manifests},
     path::{FieldPath, Step},
     span::{Place, Position, Source, Span},
+    text::Text,
 };
 
 /// Reads files, folders with their subfolders, and `-` for standard input. `namespace` is that of objects

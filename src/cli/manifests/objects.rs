@@ -1,19 +1,23 @@
 //! From documents to objects of tailnet.dev.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
+    code::Code,
+    diagnostic::{Diagnostic, Diagnostics, Related, Severity},
     document::Document,
+    foreign::{self, NotYaml},
     loaded::{LoadedPolicy, Located, Manifests},
     path::FieldPath,
     schema::Schemas,
     span::{Place, Position, Source, Span},
     split::{self, BadSeparator},
+    template::{self, Kustomization},
+    text::Text,
     tree::{Data, Entry, Node},
     yaml::{self, YamlError},
 };
@@ -31,8 +35,10 @@ pub struct Reading<'n> {
     schemas: Schemas,
     manifests: Manifests,
     diagnostics: Vec<Diagnostic>,
-    /// The place of each object, to find duplicates.
-    places: HashMap<String, Place>,
+    /// The places of each object, to find duplicates.
+    places: HashMap<String, Vec<Place>>,
+    /// The kustomizations.
+    kustomizations: Vec<(Kustomization, Place)>,
 }
 
 impl<'n> Reading<'n> {
@@ -44,6 +50,7 @@ impl<'n> Reading<'n> {
             manifests: Manifests::default(),
             diagnostics,
             places: HashMap::new(),
+            kustomizations: Vec::new(),
         }
     }
 
@@ -57,6 +64,14 @@ impl<'n> Reading<'n> {
     /// Returns the objects and diagnostics.
     pub fn finish(mut self, files: usize) -> (Manifests, Vec<Diagnostic>) {
         self.manifests.files = files;
+        self.refuse_duplicates();
+        let nothing_else = self.manifests.found == 0;
+        for (kustomization, place) in self.kustomizations {
+            // Of files that are applied as they are, a list does not change anything.
+            if kustomization.changes || nothing_else {
+                self.diagnostics.push(Kustomization::warning(place));
+            }
+        }
         (self.manifests, self.diagnostics)
     }
 
@@ -75,44 +90,60 @@ impl<'n> Reading<'n> {
         // Before the checks, as the total includes invalid objects.
         self.manifests.found += 1;
         let document = self.document(source, root, &kind);
-        self.refuse_duplicate(&document);
+        // A second object of a name does not conflict with the first one too: that is one mistake.
+        let is_first = self.is_first(&document);
         match kind.as_str() {
             "TailscaleDevicePolicy" => {
                 let policy = self.typed(document, &kind).map(LoadedPolicy::from);
-                if let Some(policy) = policy.filter(|policy| self.can_be_planned(policy)) {
-                    self.manifests.policies.push(policy);
-                }
+                let policy = policy.filter(|policy| self.can_be_planned(policy) && is_first);
+                self.manifests.policies.extend(policy);
             }
             "TailscaleTailnet" => {
                 let tailnet = self.typed(document, &kind);
-                self.manifests.tailnets.extend(tailnet);
+                self.manifests.tailnets.extend(tailnet.filter(|_| is_first));
             }
             _ => {
                 let invite = self.typed(document, &kind);
-                self.manifests.invites.extend(invite);
+                self.manifests.invites.extend(invite.filter(|_| is_first));
             }
         }
     }
 
-    /// Refuses an object that the files hold twice: in the cluster the last one would silently overwrite the
-    /// first one.
-    fn refuse_duplicate(&mut self, document: &Document) {
-        let field = FieldPath::parse("metadata.name");
-        let place = document.place(&field);
-        let title = document.title().to_owned();
-        if let Some(before) = self.places.insert(title, place.clone()) {
-            let message = format!(
-                "the object also exists at {before}, and kubectl would overwrite one with the other. Keep one \
-                 of them, or rename one"
-            );
-            let related = vec![Related {
-                place: before,
-                message: "the other one".to_owned(),
-            }];
-            self.diagnostics.push(Diagnostic {
-                related,
-                ..document.diagnostic(Code::DuplicateObject, &field, message)
+    /// Whether no object before has the same kind and name.
+    fn is_first(&mut self, document: &Document) -> bool {
+        let place = document.place(&name_field());
+        let places = self.places.entry(document.title().to_owned()).or_default();
+        places.push(place);
+        places.len() == 1
+    }
+
+    /// Refuses objects that the files hold more than once: in the cluster the last one would silently overwrite
+    /// the others. One error for each name, with all places.
+    fn refuse_duplicates(&mut self) {
+        for (title, places) in std::mem::take(&mut self.places) {
+            let mut places = places.into_iter();
+            let (Some(first), Some(second)) = (places.next(), places.next()) else {
+                continue;
+            };
+            let also = |place: Place| Related {
+                place,
+                message: "the same name again".to_owned(),
+            };
+            let text = Text::new(format!(
+                "the object also exists at {first}, and kubectl would overwrite one with the other"
+            ))
+            .help("keep one of them, or rename one");
+            let related = std::iter::once(Related {
+                place: first,
+                message: "the first one".to_owned(),
             });
+            let diagnostic = Diagnostic {
+                object: Some(title),
+                field: name_field(),
+                related: related.chain(places.map(also)).collect(),
+                ..Diagnostic::error(Code::DuplicateObject, second, text)
+            };
+            self.diagnostics.push(diagnostic);
         }
     }
 
@@ -139,9 +170,9 @@ impl<'n> Reading<'n> {
                     source: Arc::clone(source),
                     span: item.span,
                 };
-                let message =
-                    "kubectl does not read a list within a list. Write its items in the outer list";
-                let diagnostic = Diagnostic::error(Code::UnknownKind, place, message);
+                let text = Text::new("kubectl does not read a list within a list")
+                    .help("write its items in the outer list");
+                let diagnostic = Diagnostic::error(Code::NotAnObject, place, text);
                 self.diagnostics.push(diagnostic);
                 continue;
             }
@@ -169,6 +200,7 @@ impl<'n> Reading<'n> {
         kind: &str,
     ) -> Option<Located<T>> {
         let findings = self.schemas.check(kind, document.root());
+        let findings = template::instead_of_values(findings, document.root());
         // Warnings do not count: the API server accepts the object.
         let refused = findings.iter().any(|it| it.severity == Severity::Error);
         let diagnostics = findings.into_iter().map(|it| document.located(it));
@@ -189,7 +221,7 @@ impl<'n> Reading<'n> {
             Err(error) => {
                 let field = FieldPath::parse(&error.path().to_string());
                 let message = error.inner().to_string();
-                let diagnostic = document.diagnostic(Code::Schema, &field, message);
+                let diagnostic = document.diagnostic(Code::InvalidSpec, &field, message);
                 self.diagnostics.push(diagnostic);
                 None
             }
@@ -205,7 +237,8 @@ impl<'n> Reading<'n> {
             // The errors of the planner begin with the path of the field.
             let (field, message) = error.split_once(": ").unwrap_or(("", error));
             let field = FieldPath::parse(field);
-            let diagnostic = policy.document.diagnostic(Code::Rule, &field, message);
+            let text = Text::split(message);
+            let diagnostic = policy.document.diagnostic(Code::InvalidSpec, &field, text);
             self.diagnostics.push(diagnostic);
         }
         false
@@ -234,33 +267,26 @@ impl<'n> Reading<'n> {
     /// probably misspelled.
     fn other(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let (group, _) = version.split_once('/').unwrap_or(("", version));
-        let (field, message) = if self.schemas.kinds().any(|known| known == kind) {
+        let place = Place {
+            source: Arc::clone(source),
+            span: root.span,
+        };
+        let (field, text) = if self.schemas.kinds().any(|known| known == kind) {
             let problem = if version.is_empty() {
                 "the version is missing".to_owned()
             } else {
                 format!("{kind} does not exist in '{version}'")
             };
-            ("apiVersion", format!("{problem}. Write {GROUP}/{VERSION}"))
+            let text = Text::new(problem).help(format!("write {GROUP}/{VERSION}"));
+            ("apiVersion", text)
         } else if group == GROUP {
-            let mut kinds: Vec<&str> = self.schemas.kinds().collect();
-            // The map of kinds has no order.
-            kinds.sort_unstable();
-            let near = crate::model::nearest(kind, kinds.iter().copied());
-            let hint = near.map_or_else(
-                || format!("Write {}", kinds.join(" or ")),
-                |near| format!("Did you mean {near}?"),
-            );
-            (
-                "kind",
-                format!("the kind '{kind}' does not exist in {GROUP}. {hint}"),
-            )
-        } else if let Some(message) = no_object(source, root, version, kind) {
-            let place = Place {
-                source: Arc::clone(source),
-                span: root.span,
-            };
-            let diagnostic = Diagnostic::error(Code::UnknownKind, place, message);
-            self.diagnostics.push(diagnostic);
+            ("kind", self.unknown_kind(kind))
+        } else if let Some(kustomization) = template::kustomization(source, root, group) {
+            self.manifests.others += 1;
+            self.kustomizations.push((kustomization, place));
+            return;
+        } else if let Some((code, text)) = no_object(source, root, version, kind) {
+            self.diagnostics.push(Diagnostic::error(code, place, text));
             return;
         } else {
             self.manifests.others += 1;
@@ -271,8 +297,20 @@ impl<'n> Reading<'n> {
         };
         let document = self.document(source, root.clone(), kind);
         let field = FieldPath::ROOT.field(field);
-        let diagnostic = document.diagnostic(Code::UnknownKind, &field, message);
+        let diagnostic = document.diagnostic(Code::UnknownKind, &field, text);
         self.diagnostics.push(diagnostic);
+    }
+
+    fn unknown_kind(&self, kind: &str) -> Text {
+        let mut kinds: Vec<&str> = self.schemas.kinds().collect();
+        // The map of kinds has no order.
+        kinds.sort_unstable();
+        let near = crate::model::nearest(kind, kinds.iter().copied());
+        let help = near.map_or_else(
+            || format!("write {}", kinds.join(" or ")),
+            |near| format!("did you mean {near}?"),
+        );
+        Text::new(format!("the kind '{kind}' does not exist in {GROUP}")).help(help)
     }
 }
 
@@ -282,15 +320,16 @@ fn is_list(node: &Node) -> bool {
     has_items && kind.is_some_and(|kind| kind.ends_with("List"))
 }
 
+fn name_field() -> FieldPath {
+    FieldPath::ROOT.field("metadata").field("name")
+}
+
 /// Why a document is no object of any kind. kubectl refuses it too.
-fn no_object(source: &Source, root: &Node, version: &str, kind: &str) -> Option<String> {
-    let message = match &root.data {
-        // kustomize reads it with these fields left out.
-        Data::Map(_) if is_kustomization(source) => return None,
+fn no_object(source: &Source, root: &Node, version: &str, kind: &str) -> Option<(Code, Text)> {
+    let text = match &root.data {
         Data::Map(_) if root.get(SAVED_PLAN).is_some() => {
-            "this is a plan that tsdp plan --out saved. Run tsdp apply with this file alone, or move it \
-             away from the manifests"
-                .to_owned()
+            Text::new("this is a plan that tsdp plan --out saved")
+                .help("run tsdp apply with this file alone, or move it away from the manifests")
         }
         Data::Map(_) => {
             let missing = match (version.is_empty(), kind.is_empty()) {
@@ -299,22 +338,20 @@ fn no_object(source: &Source, root: &Node, version: &str, kind: &str) -> Option<
                 (true, false) => "apiVersion is",
                 (false, true) => "kind is",
             };
-            format!(
-                "this is not a Kubernetes object: {missing} missing. Add what is missing, or move the file \
-                 away from the manifests"
-            )
+            if let Some(text) = template::part_of_a_chart(source) {
+                return Some((Code::NotRendered, text));
+            }
+            Text::new(format!("this is not a Kubernetes object: {missing} missing"))
+                .help("add what is missing, or move the file away from the manifests")
         }
-        Data::List(_) => "found a list, expected an object. Write each object as a document of its own, \
-                          with --- between them, or write kind: List with the list as items"
-            .to_owned(),
-        _ => "found a single value, expected an object with apiVersion and kind".to_owned(),
+        Data::List(_) => Text::new("found a list, expected an object").help(
+            "write each object as a document of its own, with --- between them, or write kind: List with the \
+             list as items",
+        ),
+        _ => Text::new("found a single value, expected an object with apiVersion and kind")
+            .help("give a file of manifests"),
     };
-    Some(message)
-}
-
-fn is_kustomization(source: &Source) -> bool {
-    let name = Path::new(&source.name).file_stem();
-    name.is_some_and(|name| name.eq_ignore_ascii_case("kustomization"))
+    Some((Code::NotAnObject, text))
 }
 
 /// Removes all that a file cannot declare. The API server ignores the status, the age, the deletion and the
@@ -349,19 +386,24 @@ pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Diagnostics> {
 
 /// The root nodes of the documents of a file.
 fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
-    let mut add = |code, span, message: String| {
+    let mut add = |code, span, text: Text| {
         let source = Arc::clone(source);
-        diagnostics.push(Diagnostic::error(code, Place { source, span }, message));
+        diagnostics.push(Diagnostic::error(code, Place { source, span }, text));
     };
+    if let Some(NotYaml { what, help }) = foreign::recognize(&source.text) {
+        let text = Text::new(format!("this is {what}")).help(help);
+        add(Code::NotYaml, Span::at(Position::START), text);
+        return Vec::new();
+    }
     let documents = match split::documents(&source.text) {
         Ok(documents) => documents,
         Err(BadSeparator { line, rest }) => {
             let start = Position { line, column: 1 };
-            let message = format!(
-                "found '{rest}' after ---, where kubectl accepts only a comment. Write it on the next \
-                 line"
-            );
-            add(Code::Syntax, Span::at(start), message);
+            let text = Text::new(format!(
+                "found '{rest}' after ---, where kubectl accepts only a comment"
+            ));
+            let help = "write it on the next line";
+            add(Code::Syntax, Span::at(start), text.help(help));
             return Vec::new();
         }
     };
@@ -369,13 +411,16 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
     for document in documents {
         match yaml::read(&document) {
             Ok(read) => {
-                for YamlError { span, message } in read.diagnostics {
-                    add(Code::DuplicateKey, span, message);
+                for YamlError { span, text } in read.diagnostics {
+                    add(Code::DuplicateKey, span, text);
                 }
                 // kubectl skips a document that holds only comments or null.
                 roots.extend(read.root.filter(|root| root.data != Data::Null));
             }
-            Err(YamlError { span, message }) => add(Code::Syntax, span, message),
+            Err(YamlError { span, .. }) if template::is_in(document.text) => {
+                add(Code::NotRendered, span, template::of_helm());
+            }
+            Err(YamlError { span, text }) => add(Code::Syntax, span, text),
         }
     }
     roots

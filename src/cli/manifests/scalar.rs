@@ -18,7 +18,7 @@ pub enum ScalarError {
     #[error("the value does not have the type of its tag")]
     Tag,
     /// `!!binary` and the like.
-    #[error("tsdp does not read this tag. Write the value itself")]
+    #[error("tsdp does not read this tag: write the value itself")]
     UnknownTag,
 }
 

@@ -96,6 +96,19 @@ impl Node {
         }
     }
 
+    /// The value of a field.
+    #[must_use]
+    pub fn find(&self, path: &FieldPath) -> Option<&Node> {
+        path.steps().iter().try_fold(self, |node, step| match step {
+            Step::Field(key) | Step::Key(key) => node.get(key),
+            // A map may have a key of digits, which a path cannot distinguish from an index.
+            Step::Index(index) => match node.items() {
+                Some(items) => items.get(*index),
+                None => node.get(&index.to_string()),
+            },
+        })
+    }
+
     /// The place for a message about a field: its value; its key if the value is a map, a list, or empty; the
     /// nearest parent if the field does not exist.
     #[must_use]

@@ -2,10 +2,23 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 
-use crate::cli::manifests::tree::{Data, Node};
+use crate::cli::manifests::{
+    text::Text,
+    tree::{Data, Node},
+};
+
+/// A value that is not of the expected type.
+pub fn wrong_type(kind: &str, node: &Node) -> Text {
+    let (found, help) = found(kind, node);
+    let text = Text::new(format!("expected {}, found {found}", expected(kind)));
+    match help {
+        Some(help) => text.help(help),
+        None => text,
+    }
+}
 
 /// The name of an expected type.
-pub fn expected(kind: &str) -> &'static str {
+fn expected(kind: &str) -> &'static str {
     match kind {
         "object" => "a map",
         "array" => "a list",
@@ -18,31 +31,37 @@ pub fn expected(kind: &str) -> &'static str {
 }
 
 /// The value that was found instead, and what to write.
-pub fn found(kind: &str, node: &Node) -> String {
+fn found(kind: &str, node: &Node) -> (String, Option<String>) {
     let value = node.to_json();
-    match (kind, &node.data) {
-        (_, Data::Null) => "nothing. Write a value, or leave the field out".to_owned(),
-        ("array", Data::Text(text)) => format!("the string '{text}'. Write [\"{text}\"]"),
-        ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}. Write [{value}]"),
+    let unquoted = || Some("write it without quotes".to_owned());
+    let help = match (kind, &node.data) {
+        (_, Data::Null) => Some("write a value, or leave the field out".to_owned()),
+        ("array", Data::Text(_) | Data::Boolean(_) | Data::Number(_)) => {
+            Some(format!("write [{value}]"))
+        }
         ("string", Data::Boolean(_) | Data::Number(_)) => {
-            let as_read = value.to_string();
-            match &node.written {
-                Some(written) if *written != as_read => {
-                    format!("{written}, which kubectl reads as {as_read}. Write \"{written}\"")
-                }
-                _ => format!("{as_read}. Write \"{as_read}\""),
-            }
+            let written = node.written.clone().unwrap_or_else(|| value.to_string());
+            Some(format!("write \"{written}\""))
         }
-        ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => {
-            format!("the string '{text}'. Write it without quotes")
+        ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => unquoted(),
+        ("boolean", Data::Text(text)) if matches!(text.as_str(), "true" | "false") => unquoted(),
+        _ => None,
+    };
+    (described(node), help)
+}
+
+/// A value, in a few words.
+pub fn described(node: &Node) -> String {
+    let as_read = node.to_json().to_string();
+    match (&node.data, &node.written) {
+        (Data::Null, _) => "nothing".to_owned(),
+        (Data::Text(text), _) => format!("the string '{text}'"),
+        (Data::Boolean(_) | Data::Number(_), Some(written)) if *written != as_read => {
+            format!("{written}, which kubectl reads as {as_read}")
         }
-        ("boolean", Data::Text(text)) if matches!(text.as_str(), "true" | "false") => {
-            format!("the string '{text}'. Write it without quotes")
-        }
-        (_, Data::Text(text)) => format!("the string '{text}'"),
-        (_, Data::Boolean(_) | Data::Number(_)) => format!("{value}"),
-        (_, Data::List(_)) => "a list".to_owned(),
-        (_, Data::Map(_)) => "a map".to_owned(),
+        (Data::Boolean(_) | Data::Number(_), _) => as_read,
+        (Data::List(_), _) => "a list".to_owned(),
+        (Data::Map(_), _) => "a map".to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     scalar::{self, ScalarError},
     span::{Position, Span},
     split::Document,
+    text::Text,
     tree::{Data, Entry, Node},
 };
 
@@ -25,7 +26,7 @@ pub struct YamlError {
     /// The place.
     pub span: Span,
     /// What was found, and what to write instead.
-    pub message: String,
+    pub text: Text,
 }
 
 /// A parsed document.
@@ -67,11 +68,11 @@ pub fn read(document: &Document<'_>) -> Result<Read, YamlError> {
 }
 
 fn refuse_characters(document: &Document<'_>) -> Result<(), YamlError> {
-    let Some((at, message)) = go_yaml::forbidden(document.text) else {
+    let Some((at, text)) = go_yaml::forbidden(document.text) else {
         return Ok(());
     };
     let position = document.start.after(&document.text[..at]);
-    Err(diagnostic(Span::at(position), &message))
+    Err(diagnostic(Span::at(position), text))
 }
 
 struct Builder<'t> {
@@ -99,13 +100,12 @@ impl<'t> Builder<'t> {
                 Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(_, version) => {
                     if version.is_some_and(|it| (it.major, it.minor) != (1, 1)) {
-                        let message = "kubectl reads only YAML 1.1. Leave out the %YAML line";
-                        return Err(diagnostic(span, message));
+                        let text = Text::new("kubectl reads only YAML 1.1");
+                        return Err(diagnostic(span, text.help("leave out the %YAML line")));
                     }
                     if root.is_some() {
-                        let message =
-                            "kubectl does not read anything after ... . Write --- before it";
-                        return Err(diagnostic(span, message));
+                        let text = Text::new("kubectl does not read anything after ...");
+                        return Err(diagnostic(span, text.help("write --- before it")));
                     }
                 }
                 Event::StreamEnd => return Ok(root),
@@ -118,9 +118,11 @@ impl<'t> Builder<'t> {
         match self.events.next_event() {
             Some(Ok((event, span))) => {
                 if let Some((line, column)) = self.tabs.refused(&event, &span) {
-                    let message = "kubectl does not accept this tab: the line has nothing else, or only a comment. \
-                                   Remove it";
-                    return Err(diagnostic(Span::at(self.place(line, column)), message));
+                    let text = Text::new(
+                        "kubectl does not accept this tab: the line has nothing else, or only a comment",
+                    );
+                    let span = Span::at(self.place(line, column));
+                    return Err(diagnostic(span, text.help("remove it")));
                 }
                 let range = span.byte_range();
                 let span = Span {
@@ -130,8 +132,8 @@ impl<'t> Builder<'t> {
                 let is_quoted = matches!(event, Event::Scalar(_, ScalarStyle::DoubleQuoted, ..));
                 let quoted = range.filter(|_| is_quoted && !self.is_json);
                 let quoted = quoted.and_then(|range| self.adapted.text.get(range));
-                if let Some(message) = quoted.and_then(go_yaml::escape_of_json) {
-                    return Err(diagnostic(span, message));
+                if let Some(text) = quoted.and_then(go_yaml::escape_of_json) {
+                    return Err(diagnostic(span, text));
                 }
                 Ok((event, span))
             }
@@ -162,15 +164,16 @@ impl<'t> Builder<'t> {
 
     fn syntax(&self, error: &ScanError) -> YamlError {
         let span = Span::at(self.position(error.marker()));
-        diagnostic(span, &format!("invalid YAML: {}", error.info()))
+        diagnostic(span, format!("invalid YAML: {}", error.info()))
     }
 
     fn node(&mut self, (event, span): Spanned<'t>) -> Result<Node, YamlError> {
         self.count(1, span)?;
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let data = scalar_data(&text, style, tag.as_ref())
-                    .map_err(|error| diagnostic(span, &format!("'{text}': {error}")))?;
+                let data = scalar_data(&text, style, tag.as_ref()).map_err(|error| {
+                    diagnostic(span, Text::split(&format!("'{text}': {error}")))
+                })?;
                 let is_text = matches!(data, Data::Text(_) | Data::Null);
                 let node = Node {
                     written: (!is_text).then(|| text.into_owned()),
@@ -236,14 +239,12 @@ impl<'t> Builder<'t> {
             let key_span = key.span;
             let key = key_text(&key)?;
             if let Some(before) = written.insert(key.clone(), key_span) {
-                self.diagnostics.push(diagnostic(
-                    key_span,
-                    &format!(
-                        "the key '{key}' also exists in line {}, and kubectl would silently use the last \
-                         one. Keep one of them",
-                        before.start.line
-                    ),
+                let text = Text::new(format!(
+                    "the key '{key}' also exists in line {}, and kubectl would silently use the last one",
+                    before.start.line
                 ));
+                let diagnostic = diagnostic(key_span, text.help("keep one of them"));
+                self.diagnostics.push(diagnostic);
             }
             let entry = Entry {
                 key,
@@ -265,16 +266,16 @@ impl<'t> Builder<'t> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
             let message = format!("found more than {MAX_NODES} values with all aliases resolved");
-            return Err(diagnostic(span, &message));
+            return Err(diagnostic(span, message));
         }
         Ok(())
     }
 }
 
-fn diagnostic(span: Span, message: &str) -> YamlError {
+fn diagnostic(span: Span, text: impl Into<Text>) -> YamlError {
     YamlError {
         span,
-        message: message.to_owned(),
+        text: text.into(),
     }
 }
 
@@ -317,8 +318,8 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
         Data::Number(number) => Ok(number.to_string()),
         Data::Null => Err(diagnostic(key.span, "a key is missing before the colon")),
         Data::List(_) | Data::Map(_) => {
-            let message = "a list or map cannot be a key. Write a string";
-            Err(diagnostic(key.span, message))
+            let text = Text::new("a list or map cannot be a key");
+            Err(diagnostic(key.span, text.help("write a string")))
         }
     }
 }
@@ -357,9 +358,9 @@ impl Entries {
                 .rev()
                 .try_for_each(|map| self.merge(map)),
             _ => {
-                let message =
-                    "<< merges only maps. Write an alias of a map, or a list of such aliases";
-                Err(diagnostic(value.span, message))
+                let text = Text::new("<< merges only maps");
+                let help = "write an alias of a map, or a list of such aliases";
+                Err(diagnostic(value.span, text.help(help)))
             }
         }
     }

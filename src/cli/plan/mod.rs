@@ -25,7 +25,7 @@ use super::{
 };
 use crate::plan::PolicyInput;
 pub(super) use plan_run::PlanRun;
-pub(super) use saved::SavedPlan;
+pub(super) use saved::{SavedPlan, SavedPlanError};
 
 /// The exit code for a plan with changes, as of `terraform plan -detailed-exitcode`.
 pub(super) const CHANGES: u8 = 2;
@@ -145,8 +145,8 @@ pub(super) async fn run(mut args: PlanArgs) -> Result<ExitCode, AnyError> {
 }
 
 /// Refuses policies that an API server would refuse, with all errors at once.
-pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
-    let mut lines = vec!["the policies are not valid:".to_owned()];
+pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), InvalidPolicies> {
+    let mut lines = Vec::new();
     for declared in policies {
         if let Err(errors) = &declared.policy {
             lines.extend(
@@ -156,8 +156,13 @@ pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
             );
         }
     }
-    if lines.len() == 1 {
+    if lines.is_empty() {
         return Ok(());
     }
-    Err(lines.join("\n  "))
+    Err(InvalidPolicies(lines))
 }
+
+/// The errors of policies, each with its policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the policies are not valid:\n  {}", .0.join("\n  "))]
+pub(super) struct InvalidPolicies(Vec<String>);

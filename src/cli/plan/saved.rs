@@ -1,6 +1,6 @@
 //! A plan in a file, with all that a later apply needs to decide whether the plan still holds.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -12,13 +12,13 @@ use super::{PlanRun, view::View};
 use crate::{
     api::{GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
-        guardrails::DeclaredGuardrails,
+        guardrails::{DeclaredGuardrails, UnreadableGuardrails},
         manifests::{self, Diagnostics, Severity, Source},
         policies::PolicyObject,
         process::AnyError,
         prune_from::PruneFrom,
     },
-    model::{Attributes, ChangeLimit, Device, ListSetting, Setting},
+    model::{Attributes, ChangeLimit, Device, ListSetting, Refused, Setting},
     plan::{Admission, PolicyInput},
 };
 
@@ -26,6 +26,73 @@ use crate::{
 const FORMAT: u32 = 6;
 /// The maximum number of changed devices that an error lists.
 const MAX_LISTED: usize = 20;
+
+/// Why a saved plan cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SavedPlanError {
+    /// The file cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Unreadable(String, #[source] io::Error),
+    /// Another version of the program made it.
+    #[error(
+        "{file} is a plan of format {format}, made by {made_by}. This is tsdp {}, which reads format {FORMAT}. \
+         Make another plan with this program",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Format {
+        /// The file.
+        file: String,
+        /// Its format.
+        format: Value,
+        /// The program.
+        made_by: String,
+    },
+    /// A part is missing.
+    #[error("{0} is not a complete plan: {1}")]
+    Incomplete(String, #[source] serde_json::Error),
+    /// The hash of its policies is another one.
+    #[error(
+        "{0} was edited: its policies and guardrails are not the planned ones. Make another plan"
+    )]
+    Edited(String),
+    /// It is another file.
+    #[error("{0} is not a plan that tsdp plan --out saved. Add -f {0} if it holds manifests")]
+    NotAPlan(String),
+    /// Arguments that it has already.
+    #[error(
+        "{0} is a saved plan, which has its policies and their earlier versions. Give these arguments to \
+         tsdp plan --out, and none of --prune-from, --tailnet-ref, --namespace and --controller-namespace here"
+    )]
+    UnusedArguments(String),
+    /// Its limit is not valid.
+    #[error("maxChangedDevices of the plan: {0}")]
+    Limit(Refused),
+    /// The credential is one of another tailnet.
+    #[error("the plan was made for {made}, and this is {now}, so nothing was sent")]
+    OtherTailnet {
+        /// The tailnet of the plan.
+        made: String,
+        /// The tailnet of the credential.
+        now: String,
+    },
+    /// Devices differ.
+    #[error(
+        "the tailnet has changed since the plan was made ({origin}), so nothing was sent:{devices}\n\
+         Make another plan"
+    )]
+    Changed {
+        /// When it was made, and by which program.
+        origin: String,
+        /// A line for each device.
+        devices: String,
+    },
+    /// The same devices get another plan.
+    #[error(
+        "the same policies ask for other changes than the plan that was made {0}, so nothing was sent. \
+         Make another plan"
+    )]
+    OtherChanges(String),
+}
 
 /// A saved plan. Holds no credential, and nothing beyond the policies and the list of devices.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,13 +164,13 @@ impl SavedPlan {
     }
 
     /// Reads a plan. Returns `None` if the file holds something else.
-    pub fn read(path: &Path) -> Result<Option<Self>, String> {
-        let name = path.display();
+    pub fn read(path: &Path) -> Result<Option<Self>, SavedPlanError> {
+        let name = path.display().to_string();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             // The reader of manifests reports its errors.
             Err(_) if path.is_dir() => return Ok(None),
-            Err(error) => return Err(format!("cannot read {name}: {error}")),
+            Err(error) => return Err(SavedPlanError::Unreadable(name, error)),
         };
         let Ok(value) = serde_json::from_str::<Value>(&text) else {
             return Ok(None);
@@ -114,21 +181,18 @@ impl SavedPlan {
         }
         // Before the rest is parsed, which would fail with the name of some field.
         if value["format"] != FORMAT {
-            return Err(format!(
-                "{name} is a plan of format {}, made by {}. This is tsdp {}, which reads format \
-                 {FORMAT}. Make another plan with this program",
-                value["format"],
-                value["madeBy"].as_str().unwrap_or("another program"),
-                env!("CARGO_PKG_VERSION"),
-            ));
+            let made_by = value["madeBy"].as_str().unwrap_or("another program");
+            return Err(SavedPlanError::Format {
+                file: name,
+                format: value["format"].clone(),
+                made_by: made_by.to_owned(),
+            });
         }
         let plan: Self = serde_json::from_value(value)
-            .map_err(|error| format!("{name} is not a complete plan: {error}"))?;
+            .map_err(|error| SavedPlanError::Incomplete(name.clone(), error))?;
         // Against mistakes, not attackers: anyone who can write the file can also compute the hash.
         if hash(&json!([plan.policies, plan.guardrails])) != plan.policies_hash {
-            return Err(format!(
-                "{name} was edited: its policies and guardrails are not the planned ones. Make another plan"
-            ));
+            return Err(SavedPlanError::Edited(name));
         }
         Ok(Some(plan))
     }
@@ -146,13 +210,13 @@ impl SavedPlan {
     }
 
     /// The maximum number of changed devices.
-    pub fn limit(&self) -> Result<ChangeLimit, String> {
+    pub fn limit(&self) -> Result<ChangeLimit, SavedPlanError> {
         let limit = self.max_changed_devices.parse();
-        limit.map_err(|refused| format!("maxChangedDevices of the plan: {refused}"))
+        limit.map_err(SavedPlanError::Limit)
     }
 
     /// The guardrails of the tailnet.
-    pub fn guardrails(&self) -> Result<Admission, String> {
+    pub fn guardrails(&self) -> Result<Admission, UnreadableGuardrails> {
         self.guardrails.read()
     }
 
@@ -175,16 +239,15 @@ impl SavedPlan {
     }
 
     /// Refuses the plan if the tailnet, a device, or a change differs from when it was saved.
-    pub fn refuse_changed(&self, now: &PlanRun) -> Result<(), String> {
+    pub fn refuse_changed(&self, now: &PlanRun) -> Result<(), SavedPlanError> {
         let domain = now.snapshot.fleet.domain();
         // By its domain, as `-` names a different tailnet for each credential.
         if domain != self.tailnet {
             let name = |domain: &Option<String>| domain.clone().unwrap_or("no tailnet".to_owned());
-            return Err(format!(
-                "the plan was made for {}, and this is {}, so nothing was sent",
-                name(&self.tailnet),
-                name(&domain)
-            ));
+            return Err(SavedPlanError::OtherTailnet {
+                made: name(&self.tailnet),
+                now: name(&domain),
+            });
         }
         let found = found(now);
         let changed = changed_devices(&self.devices, &found);
@@ -193,21 +256,15 @@ impl SavedPlan {
                 0 => None,
                 count => Some(format!("\n  … and {count} more")),
             };
-            let text: String = changed.into_iter().take(MAX_LISTED).chain(more).collect();
-            return Err(format!(
-                "the tailnet has changed since the plan was made ({}), so nothing was sent:{text}\n\
-                 Make another plan",
-                self.origin()
-            ));
+            return Err(SavedPlanError::Changed {
+                origin: self.origin(),
+                devices: changed.into_iter().take(MAX_LISTED).chain(more).collect(),
+            });
         }
         // The same devices are not enough: the plan also depends on the time and on the program.
         let computed = json!(now.view().changes);
         if self.reported.get("changes") != Some(&computed) {
-            return Err(format!(
-                "the same policies ask for other changes than the plan that was made {}, so nothing was \
-                 sent. Make another plan",
-                self.origin()
-            ));
+            return Err(SavedPlanError::OtherChanges(self.origin()));
         }
         Ok(())
     }

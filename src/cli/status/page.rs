@@ -125,7 +125,7 @@ impl Page {
         };
         match &cluster.lease {
             Ok(lease) => page.take_lease(lease.as_ref()),
-            Err(error) => page.leader_unknown = Some(error.clone()),
+            Err(error) => page.leader_unknown = Some(error.to_string()),
         }
         for tailnet in &cluster.tailnets {
             page.take_tailnet(tailnet);

@@ -12,7 +12,7 @@ use crate::{
 /// The objects of a cluster that the page is about.
 pub(super) struct Cluster {
     /// The lease of the controller. `Err`: why it is unknown.
-    pub lease: Result<Option<Lease>, String>,
+    pub lease: Result<Option<Lease>, AnyError>,
     /// The images of the controller, as far as they can be read.
     pub images: Vec<String>,
     pub tailnets: Vec<DeserializeGuard<TailscaleTailnet>>,
@@ -33,7 +33,7 @@ pub(super) async fn cluster(client: &Client, namespace: &str) -> Result<Cluster,
     );
     Ok(Cluster {
         // A reader of policies need not be permitted to read the controller's namespace.
-        lease: lease.map_err(|error| server_error::of(error).to_string()),
+        lease: lease.map_err(server_error::of),
         images,
         tailnets: tailnets.map_err(server_error::of)?.items,
         policies: policies.map_err(server_error::of)?.items,

@@ -13,11 +13,15 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
             Severity::Warning => "warning",
         };
         let title = property(diagnostic.code.as_str());
-        let message = match diagnostic.field.steps() {
-            [] => data(&diagnostic.message),
-            _ => data(&format!("{}: {}", diagnostic.field, diagnostic.message)),
+        let mut message = match diagnostic.field.steps() {
+            [] => diagnostic.text.problem.clone(),
+            _ => format!("{}: {}", diagnostic.field, diagnostic.text.problem),
         };
-        // Writing to a string does not fail.
+        if let Some(help) = &diagnostic.text.help {
+            // Writing to a string does not fail.
+            let _ = write!(message, "\nhelp: {help}");
+        }
+        let message = data(&message);
         let _ = writeln!(
             text,
             "::{command} {}title={title}::{message}",

@@ -28,9 +28,12 @@ fn diagnostic(diagnostic: &Diagnostic) -> Value {
     let mut value = json!({
         "severity": severity(diagnostic.severity),
         "code": diagnostic.code.as_str(),
-        "message": diagnostic.message,
+        "message": diagnostic.text.problem,
         "file": diagnostic.file,
     });
+    if let Some(help) = &diagnostic.text.help {
+        value["help"] = json!(help);
+    }
     if let Some(at) = &diagnostic.place {
         merge(&mut value, place(at));
     }

@@ -11,7 +11,7 @@ use crate::{
     api::DeviceReference,
     cli::{
         connection::ConnectionArgs,
-        manifests::{Code, Diagnostic, FieldPath, LoadedPolicy, Manifests, Severity},
+        manifests::{Code, Diagnostic, FieldPath, LoadedPolicy, Manifests, Severity, Text},
         no_device::{why_no_device, why_no_match},
         process::AnyError,
         snapshot::Snapshot,
@@ -68,11 +68,19 @@ pub(super) async fn check(
     Ok(diagnostics)
 }
 
+/// The policies are of several tailnets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "found policies of several tailnets ({0}), expected one, as this is a connection to one tailnet. Choose its \
+     policies with --tailnet-ref NAME"
+)]
+struct SeveralTailnets(String);
+
 /// The tailnet of all policies, or the chosen one; `None` without a policy.
 fn of_one_tailnet<'a>(
     manifests: &'a Manifests,
     wanted: Option<&'a str>,
-) -> Result<Option<&'a str>, String> {
+) -> Result<Option<&'a str>, SeveralTailnets> {
     if wanted.is_some() {
         return Ok(wanted);
     }
@@ -80,10 +88,7 @@ fn of_one_tailnet<'a>(
     let mut named: BTreeSet<&str> = policies.map(|it| it.object.spec.tailnet_name()).collect();
     if named.len() > 1 {
         let several = named.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(format!(
-            "found policies of several tailnets ({several}), expected one, as this is a connection to one \
-             tailnet. Choose its policies with --tailnet-ref NAME"
-        ));
+        return Err(SeveralTailnets(several));
     }
     Ok(named.pop_first())
 }
@@ -99,9 +104,10 @@ fn no_device(located: &LoadedPolicy, binding: &Binding, snapshot: &Snapshot) -> 
         Some(device) => format!("spec.device.{}", named_by(device)),
         None => "spec.deviceSelector".to_owned(),
     };
-    let diagnostic = located
-        .document
-        .diagnostic(code, &FieldPath::parse(&path), message);
+    let diagnostic =
+        located
+            .document
+            .diagnostic(code, &FieldPath::parse(&path), Text::question(&message));
     Some(warning(diagnostic))
 }
 
@@ -135,8 +141,8 @@ fn unprotected(
     let diagnostics = empty.map(|(place, selector)| {
         let path = FieldPath::parse(&format!("spec.protectedDevices[{place}]"));
         let why = why_no_match(selector, &snapshot.fleet);
-        let message = format!("protects no device{why}");
-        warning(located.document.diagnostic(Code::NoDevice, &path, message))
+        let text = Text::question(&format!("protects no device{why}"));
+        warning(located.document.diagnostic(Code::NoDevice, &path, text))
     });
     diagnostics.collect()
 }
@@ -166,11 +172,11 @@ async fn unknown_tags(
     let (where_else, hint) = match &owners {
         Ok(_) => (
             "nor is it in tagOwners of the policy file",
-            "Correct it, or add it to tagOwners".to_owned(),
+            "correct it, or add it to tagOwners".to_owned(),
         ),
         Err(error) => (
             "and the policy file cannot be read",
-            format!("Check that tagOwners has it ({error})"),
+            format!("check that tagOwners has it ({error})"),
         ),
     };
     known.extend(owners.unwrap_or_default());
@@ -179,15 +185,10 @@ async fn unknown_tags(
         .filter(|(.., tag)| !known.contains(*tag));
     let diagnostics = unknown.map(|(located, place, tag)| {
         let near = nearest(tag, known.iter().map(String::as_str));
-        let near = near.map_or_else(String::new, |near| format!(". Did you mean {near}?"));
-        let end = if near.is_empty() { "." } else { "" };
-        let message = format!("no device has {tag}, {where_else}{near}{end} {hint}");
+        let near = near.map_or_else(String::new, |near| format!("did you mean {near}? If not, "));
+        let text = Text::new(format!("no device has {tag}, {where_else}")).help(near + &hint);
         let path = FieldPath::parse(&format!("spec.tags[{place}]"));
-        warning(
-            located
-                .document
-                .diagnostic(Code::UnknownTag, &path, message),
-        )
+        warning(located.document.diagnostic(Code::UnknownTag, &path, text))
     });
     diagnostics.collect()
 }

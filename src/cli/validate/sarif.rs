@@ -28,12 +28,20 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
+/// The page that describes each code, in this repository.
+const CODES_PAGE: &str = "docs/validation-codes.md";
+
 /// One run with all diagnostics.
 pub fn render(diagnostics: &[Diagnostic]) -> serde_json::Result<String> {
     // All of them: a result refers to its rule by the index.
-    let rules = Code::ALL
-        .iter()
-        .map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.meaning()}}));
+    let rules = Code::all().map(|code| {
+        let id = code.as_str();
+        json!({
+            "id": id,
+            "shortDescription": {"text": code.meaning()},
+            "help": {"text": format!("{} See {CODES_PAGE}#{id}", code.meaning())},
+        })
+    });
     let document = json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
@@ -58,7 +66,7 @@ fn result(diagnostic: &Diagnostic) -> Value {
     };
     let mut result = json!({
         "ruleId": diagnostic.code.as_str(),
-        "ruleIndex": Code::ALL.iter().position(|code| *code == diagnostic.code),
+        "ruleIndex": Code::all().position(|code| code == diagnostic.code),
         "level": match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
@@ -66,6 +74,10 @@ fn result(diagnostic: &Diagnostic) -> Value {
         "message": {"text": message(diagnostic)},
         "locations": [at],
     });
+    result["properties"] = json!({"problem": diagnostic.text.problem});
+    if let Some(help) = &diagnostic.text.help {
+        result["properties"]["help"] = json!(help);
+    }
     if !diagnostic.related.is_empty() {
         let related = diagnostic.related.iter().enumerate().map(|(id, related)| {
             let mut location = location(&related.place);
@@ -78,11 +90,12 @@ fn result(diagnostic: &Diagnostic) -> Value {
     result
 }
 
+/// Both the problem and the help, as viewers show nothing else.
 fn message(diagnostic: &Diagnostic) -> String {
     if diagnostic.field.steps().is_empty() {
-        return diagnostic.message.clone();
+        return diagnostic.text.to_string();
     }
-    format!("{}: {}", diagnostic.field, diagnostic.message)
+    format!("{}: {}", diagnostic.field, diagnostic.text)
 }
 
 fn location(place: &Place) -> Value {

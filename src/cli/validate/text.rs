@@ -25,7 +25,7 @@ fn report(diagnostic: &Diagnostic) -> Vec<Group<'_>> {
         Severity::Warning => Level::WARNING,
     };
     let title = level
-        .primary_title(diagnostic.message.as_str())
+        .primary_title(diagnostic.text.problem.as_str())
         .id(diagnostic.code.as_str());
     let mut first = match &diagnostic.place {
         Some(place) => title.element(snippet(place)),
@@ -33,6 +33,9 @@ fn report(diagnostic: &Diagnostic) -> Vec<Group<'_>> {
     };
     if let Some(subject) = subject(diagnostic) {
         first = first.element(Level::NOTE.no_name().message(subject));
+    }
+    if let Some(help) = &diagnostic.text.help {
+        first = first.element(Level::HELP.message(help.as_str()));
     }
     let related = diagnostic.related.iter().map(|related| {
         Level::NOTE

@@ -6,6 +6,8 @@
 //! [`candidate`] decides, without I/O; this module has the requests, each bounded in time, and the
 //! loop.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::PostParams};
@@ -21,6 +23,20 @@ use super::{
     timings::Timings,
 };
 use crate::tailnet::Term;
+
+/// Why the lease could not be read or written.
+#[derive(Debug, thiserror::Error)]
+enum LeaseError {
+    /// The API server refuses, or cannot be reached.
+    #[error("{0}")]
+    Api(#[source] kube::Error),
+    /// A request took too long.
+    #[error("the API server did not answer within {0:?}")]
+    NoAnswer(Duration),
+    /// All requests of an attempt together took too long.
+    #[error("the API server did not answer before the lease had to be renewed")]
+    TooLate,
+}
 
 /// The leadership, as it was last won or renewed.
 #[derive(Debug, Clone, Copy)]
@@ -164,14 +180,10 @@ impl Election {
             // An answer that comes later would come too late.
             Some(until) => timeout_at(until, self.read_and_write())
                 .await
-                .unwrap_or_else(|_| {
-                    Err(
-                        "the API server did not answer before the lease had to be renewed"
-                            .to_owned(),
-                    )
-                }),
+                .unwrap_or_else(|_| Err(LeaseError::TooLate)),
             None => self.read_and_write().await,
         };
+        let result = result.map_err(|error| error.to_string());
         (self.tried)(result.as_ref().copied().map_err(String::as_str));
         match result {
             Ok(()) => self.failing = false,
@@ -197,7 +209,7 @@ impl Election {
         }
     }
 
-    async fn read_and_write(&mut self) -> Result<(), String> {
+    async fn read_and_write(&mut self) -> Result<(), LeaseError> {
         let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
         self.candidate.saw(seen, Instant::now());
         // The time before the write counts: the server may apply it long before its response arrives.
@@ -230,12 +242,12 @@ impl Election {
             self.bounded(self.api.replace(&self.name, &PostParams::default(), &lease))
                 .await?;
             info!(lease = self.name, "election: released the lease");
-            Ok::<_, String>(())
+            Ok::<_, LeaseError>(())
         };
         if let Err(error) = released.await {
             warn!(
                 lease = self.name,
-                error, "election: could not release the lease; it expires"
+                %error, "election: could not release the lease; it expires"
             );
         }
     }
@@ -245,7 +257,7 @@ impl Election {
     async fn bounded<T>(
         &self,
         call: impl Future<Output = kube::Result<T>>,
-    ) -> Result<Option<T>, String> {
+    ) -> Result<Option<T>, LeaseError> {
         // Half of it, so that the read and the write of an attempt both fit.
         let limit = self.timings.renew_deadline() / 2;
         match timeout(limit, call).await {
@@ -253,8 +265,8 @@ impl Election {
             // Both an outdated version and a Lease that another candidate has just created answer
             // 409.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("the API server did not answer within {limit:?}")),
+            Ok(Err(error)) => Err(LeaseError::Api(error)),
+            Err(_) => Err(LeaseError::NoAnswer(limit)),
         }
     }
 

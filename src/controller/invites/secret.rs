@@ -21,6 +21,33 @@ const URL: &str = "url";
 /// The invite that the URL belongs to: so a reconcile need not read the URL.
 const INVITE_ID: &str = "tailnet.dev/invite-id";
 
+/// Why a Secret does not hold the URL.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SecretError {
+    /// Someone else's Secret has the name.
+    #[error(
+        "the Secret {0} exists and does not belong to this invite. The controller does not change it. Delete it, or \
+         create another TailscaleDeviceInvite with another secretName."
+    )]
+    NotOurs(String),
+    /// A role is missing.
+    #[error(
+        "the controller may not write the Secret {place}: {message}. Apply the role of deploy/components/invites."
+    )]
+    Forbidden {
+        /// The Secret.
+        place: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The API server refuses for another reason, or cannot be reached.
+    #[error("the Secret {0} cannot be written: {1}.")]
+    Unwritable(String, #[source] kube::Error),
+    /// It takes too long.
+    #[error("the Secret {0} was not written in time.")]
+    NotInTime(String),
+}
+
 /// Ensures that the Secret exists; otherwise returns the reason, for people.
 ///
 /// People who may create invites need not have access to Secrets, so a Secret that does not belong
@@ -30,7 +57,7 @@ pub(super) async fn keep(
     client: &Client,
     object: &TailscaleDeviceInvite,
     invite: &Invite,
-) -> Result<(), String> {
+) -> Result<(), SecretError> {
     let namespace = object.namespace().unwrap_or_default();
     let name = object.secret_name();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
@@ -53,10 +80,7 @@ pub(super) async fn keep(
         .uid()
         .is_some_and(|uid| owners.iter().any(|owner| owner.uid == uid))
     {
-        return Err(format!(
-            "the Secret {place} exists and does not belong to this invite. The controller does not \
-             change it. Delete it, or create another TailscaleDeviceInvite with another secretName."
-        ));
+        return Err(SecretError::NotOurs(place));
     }
     if found.annotations().get(INVITE_ID) == Some(&invite.id) {
         return Ok(());
@@ -89,15 +113,15 @@ fn secret(object: &TailscaleDeviceInvite, invite: &Invite) -> Secret {
 async fn bounded<T>(
     place: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, String> {
+) -> Result<T, SecretError> {
+    let place = place.to_owned();
     match timeout(MAX_WAIT, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => Err(format!(
-            "the controller may not write the Secret {place}: {}. Apply the role of \
-             deploy/components/invites.",
-            answer.message
-        )),
-        Ok(Err(error)) => Err(format!("the Secret {place} cannot be written: {error}.")),
-        Err(_) => Err(format!("the Secret {place} was not written in time.")),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
+            let message = answer.message.clone();
+            Err(SecretError::Forbidden { place, message })
+        }
+        Ok(Err(error)) => Err(SecretError::Unwritable(place, error)),
+        Err(_) => Err(SecretError::NotInTime(place)),
     }
 }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::secret::SecretError;
 use crate::{
     api::{Reason, TailscaleDeviceInviteStatus, conditions::ACCEPTED},
     controller::status::{Conditions, ReadyState, failed, unbound},
@@ -55,11 +56,11 @@ pub(super) struct Out {
     pub accepted_by: Option<String>,
     pub secret_name: String,
     /// Why the URL is not in the Secret.
-    pub secret: Result<(), String>,
+    pub secret: Result<(), SecretError>,
 }
 
 impl Out {
-    pub fn new(node: NodeId, invite: &Invite, name: &str, secret: Result<(), String>) -> Self {
+    pub fn new(node: NodeId, invite: &Invite, name: &str, secret: Result<(), SecretError>) -> Self {
         Self {
             node,
             invite: invite.id.clone(),

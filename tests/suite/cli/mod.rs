@@ -9,6 +9,7 @@ mod codes;
 mod connection;
 mod copied;
 mod devices;
+mod diagnostics;
 mod export;
 mod help;
 mod mutations;

@@ -76,12 +76,14 @@ async fn a_plan_shows_changes_reasons_and_disruptions() {
     for (args, variables) in [
         (&["--color", "never"], &[][..]),
         (&["--color", "auto"], &[("NO_COLOR", "1")]),
-        (&always, &[("NO_COLOR", "1")]),
     ] {
         let reported = table(&tailnet, args, variables).await.with_code(2);
         assert_eq!(reported, plain, "{args:?} {variables:?}");
     }
     let colored = table(&tailnet, &always, &[]).await.with_code(2);
+    // What someone wrote takes precedence over a default for all programs.
+    let despite = table(&tailnet, &always, &[("NO_COLOR", "1")]).await;
+    assert_eq!(despite.with_code(2), colored);
     let lines = |text: &str, part: &str| -> String {
         let lines = text.lines().filter(|line| line.contains(part));
         lines.collect::<Vec<_>>().join("\n").replace('\u{1b}', "␛")

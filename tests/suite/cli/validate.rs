@@ -63,29 +63,32 @@ fn errors_are_shown_as_a_compiler_shows_them() {
     let output = validate(folder.path(), &["-f", "bad.yaml"]);
     assert_eq!(status(&output), 1);
     insta::assert_snapshot!(text(&output.stdout), @r#"
-error[unknown-field]: unknown field. Did you mean tags?
+error[unknown-field]: unknown field
  --> bad.yaml:6:3
   |
 6 |   tag: ["tag:router"]
   |   ^^^
   |
   = TailscaleDevicePolicy network/fra-router, spec.tag
+  = help: did you mean tags?
 
-error[rule]: '10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16
+error[host-bits]: '10.0.0.1/16' has host bits
  --> bad.yaml:8:7
   |
 8 |     - 10.0.0.1/16
   |       ^^^^^^^^^^^
   |
   = TailscaleDevicePolicy network/fra-router, spec.enabledRoutes[0]
+  = help: write 10.0.0.0/16
 
-error[schema]: expected a string, found on, which kubectl reads as true. Write "on"
+error[wrong-type]: expected a string, found on, which kubectl reads as true
   --> bad.yaml:10:27
    |
 10 |     custom:tier: {string: on}
    |                           ^^
    |
    = TailscaleDevicePolicy network/fra-router, spec.postureAttributes[custom:tier].string
+   = help: write "on"
 "#);
     assert_eq!(
         text(&output.stderr),
@@ -98,21 +101,23 @@ fn color_is_shown_when_requested() {
     let folder = folder(&[("bad.yaml", &BAD.replace("  tag: [\"tag:router\"]\n", ""))]);
     let colored = validate(folder.path(), &["-f", "bad.yaml", "--color", "always"]);
     insta::assert_snapshot!(text(&colored.stdout).replace('\u{1b}', "␛"), @r#"
-␛[1m␛[91merror[rule]␛[0m␛[1m: '10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16␛[0m
+␛[1m␛[91merror[host-bits]␛[0m␛[1m: '10.0.0.1/16' has host bits␛[0m
  ␛[1m␛[94m--> ␛[0mbad.yaml:7:7
   ␛[1m␛[94m|␛[0m
 ␛[1m␛[94m7␛[0m ␛[1m␛[94m|␛[0m     - 10.0.0.1/16
   ␛[1m␛[94m|␛[0m       ␛[1m␛[91m^^^^^^^^^^^␛[0m
   ␛[1m␛[94m|␛[0m
   ␛[1m␛[94m= ␛[0mTailscaleDevicePolicy network/fra-router, spec.enabledRoutes[0]
+  ␛[1m␛[94m= ␛[0m␛[1mhelp␛[0m: write 10.0.0.0/16
 
-␛[1m␛[91merror[schema]␛[0m␛[1m: expected a string, found on, which kubectl reads as true. Write "on"␛[0m
+␛[1m␛[91merror[wrong-type]␛[0m␛[1m: expected a string, found on, which kubectl reads as true␛[0m
  ␛[1m␛[94m--> ␛[0mbad.yaml:9:27
   ␛[1m␛[94m|␛[0m
 ␛[1m␛[94m9␛[0m ␛[1m␛[94m|␛[0m     custom:tier: {string: on}
   ␛[1m␛[94m|␛[0m                           ␛[1m␛[91m^^␛[0m
   ␛[1m␛[94m|␛[0m
   ␛[1m␛[94m= ␛[0mTailscaleDevicePolicy network/fra-router, spec.postureAttributes[custom:tier].string
+  ␛[1m␛[94m= ␛[0m␛[1mhelp␛[0m: write "on"
 "#);
     let plain = validate(folder.path(), &["-f", "bad.yaml"]);
     assert!(!text(&plain.stdout).contains('\u{1b}'));
@@ -202,9 +207,9 @@ fn unreadable_files_are_diagnostics_like_any_other() {
         reported,
         [
             "./bad.yaml:6: \"unknown-field\"",
-            "./bad.yaml:8: \"rule\"",
-            "./bad.yaml:10: \"schema\"",
-            "./bytes.yaml:null: \"unreadable\"",
+            "./bad.yaml:8: \"host-bits\"",
+            "./bad.yaml:10: \"wrong-type\"",
+            "./bytes.yaml:null: \"not-yaml\"",
             "./open.yaml:1: \"syntax\"",
             "absent.yaml:null: \"unreadable\"",
         ]
@@ -230,32 +235,35 @@ fn json_has_positions_and_fields() {
       "endLine": 6,
       "field": "spec.tag",
       "file": "bad.yaml",
+      "help": "did you mean tags?",
       "line": 6,
-      "message": "unknown field. Did you mean tags?",
+      "message": "unknown field",
       "object": "TailscaleDevicePolicy network/fra-router",
       "severity": "error"
     },
     {
-      "code": "rule",
+      "code": "host-bits",
       "column": 7,
       "endColumn": 18,
       "endLine": 8,
       "field": "spec.enabledRoutes[0]",
       "file": "bad.yaml",
+      "help": "write 10.0.0.0/16",
       "line": 8,
-      "message": "'10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16",
+      "message": "'10.0.0.1/16' has host bits",
       "object": "TailscaleDevicePolicy network/fra-router",
       "severity": "error"
     },
     {
-      "code": "schema",
+      "code": "wrong-type",
       "column": 27,
       "endColumn": 29,
       "endLine": 10,
       "field": "spec.postureAttributes[custom:tier].string",
       "file": "bad.yaml",
+      "help": "write \"on\"",
       "line": 10,
-      "message": "expected a string, found on, which kubectl reads as true. Write \"on\"",
+      "message": "expected a string, found on, which kubectl reads as true",
       "object": "TailscaleDevicePolicy network/fra-router",
       "severity": "error"
     }
@@ -275,9 +283,9 @@ fn workflow_commands_annotate_the_lines() {
     let folder = folder(&[("a,b/100%.yaml", BAD)]);
     let output = validate(folder.path(), &["-f", "./a,b", "-o", "github"]);
     insta::assert_snapshot!(text(&output.stdout), @r#"
-::error file=a%2Cb/100%25.yaml,line=6,col=3,endLine=6,endColumn=5,title=unknown-field::spec.tag: unknown field. Did you mean tags?
-::error file=a%2Cb/100%25.yaml,line=8,col=7,endLine=8,endColumn=17,title=rule::spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16
-::error file=a%2Cb/100%25.yaml,line=10,col=27,endLine=10,endColumn=28,title=schema::spec.postureAttributes[custom:tier].string: expected a string, found on, which kubectl reads as true. Write "on"
+::error file=a%2Cb/100%25.yaml,line=6,col=3,endLine=6,endColumn=5,title=unknown-field::spec.tag: unknown field%0Ahelp: did you mean tags?
+::error file=a%2Cb/100%25.yaml,line=8,col=7,endLine=8,endColumn=17,title=host-bits::spec.enabledRoutes[0]: '10.0.0.1/16' has host bits%0Ahelp: write 10.0.0.0/16
+::error file=a%2Cb/100%25.yaml,line=10,col=27,endLine=10,endColumn=28,title=wrong-type::spec.postureAttributes[custom:tier].string: expected a string, found on, which kubectl reads as true%0Ahelp: write "on"
 "#);
     // The standard input is no file to annotate.
     let output = tsdp(folder.path(), &["validate", "-f", "-", "-o", "github"], BAD);
@@ -302,12 +310,13 @@ fn sarif_has_what_the_format_requires() {
     let driver = &run["tool"]["driver"];
     assert_eq!(driver["name"], "tsdp");
     let rules = driver["rules"].as_array().unwrap();
-    let page = include_str!("../../../docs/validate.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/validation-codes.md");
+    let page = fs::read_to_string(page).unwrap();
     for rule in rules {
         let code = rule["id"].as_str().unwrap();
         assert!(
-            page.contains(&format!("| `{code}` |")),
-            "docs/validate.md lacks {code}"
+            page.contains(&format!("\n## {code}\n")),
+            "docs/validation-codes.md lacks {code}"
         );
     }
     let results = run["results"].as_array().unwrap();
@@ -316,7 +325,9 @@ fn sarif_has_what_the_format_requires() {
         let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
         assert_eq!(rules[index]["id"], result["ruleId"]);
         assert!(["error", "warning"].contains(&result["level"].as_str().unwrap()));
-        assert!(!result["message"]["text"].as_str().unwrap().is_empty());
+        let problem = result["properties"]["problem"].as_str().unwrap();
+        let shown = result["message"]["text"].as_str().unwrap();
+        assert!(shown.contains(problem), "{shown}");
         let physical = &result["locations"][0]["physicalLocation"];
         let uri = physical["artifactLocation"]["uri"].as_str().unwrap();
         assert!(!uri.contains(' ') && !uri.starts_with("./"), "{uri}");
@@ -410,13 +421,14 @@ fn settings_that_guardrails_in_the_same_folder_deny_are_reported_with_their_posi
     let output = validate(folder.path(), &["-f", "."]);
     assert_eq!(status(&output), 1);
     insta::assert_snapshot!(text(&output.stdout), @r"
-error[not-allowed]: no rule of allowedPolicies allows this field. Give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [default]}, fields: [exitNode]}]
+error[not-allowed]: no rule of allowedPolicies allows this field
  --> ./router.yaml:4:50
   |
 4 | spec: {device: {hostname: ber-router}, exitNode: true}
   |                                                  ^^^^
   |
   = TailscaleDevicePolicy default/ber-router, spec.exitNode
+  = help: give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [default]}, fields: [exitNode]}]
 note: the rules of the tailnet
  --> ./tailnet.yaml:6:3
   |

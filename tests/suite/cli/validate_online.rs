@@ -42,7 +42,7 @@ spec: {device: {hostname: fra-router}, authorized: true}
 ";
 
 /// A router, two devices of one name, and two servers; `tag:future` is defined and not used yet.
-async fn tailnet() -> Tailnet {
+pub(super) async fn tailnet() -> Tailnet {
     let device = |node: &str, hostname: &str, tags: &[&str]| -> Value {
         json!({
             "nodeId": node, "hostname": hostname, "name": format!("{node}.example.ts.net"), "os": "linux",
@@ -65,7 +65,7 @@ async fn tailnet() -> Tailnet {
     tailnet
 }
 
-const ONLINE: [&str; 6] = [
+pub(super) const ONLINE: [&str; 6] = [
     "validate",
     "-f",
     "policies.yaml",
@@ -80,45 +80,50 @@ async fn what_the_tailnet_does_not_have_is_a_warning() {
     let ran = tailnet.run(&ONLINE).await;
     insta::assert_snapshot!(ran.err, @"valid, with 5 warnings (5 objects in 2 files)");
     insta::assert_snapshot!(ran.ok(), @r#"
-warning[no-device]: no device has the hostname fra-ruter; did you mean fra-router?
+warning[no-device]: no device has the hostname fra-ruter
  --> policies.yaml:4:27
   |
 4 | spec: {device: {hostname: fra-ruter}, authorized: true}
   |                           ^^^^^^^^^
   |
   = TailscaleDevicePolicy network/typo, spec.device.hostname
+  = help: did you mean fra-router?
 
-warning[ambiguous-device]: several devices have the hostname twin. Set spec.device.nodeId to one of n2CNTRL, n3CNTRL
+warning[ambiguous-device]: several devices have the hostname twin
  --> policies.yaml:9:27
   |
 9 | spec: {device: {hostname: twin}, authorized: true}
   |                           ^^^^
   |
   = TailscaleDevicePolicy network/twins, spec.device.hostname
+  = help: set spec.device.nodeId to one of n2CNTRL, n3CNTRL
 
-warning[no-device]: no device matches its deviceSelector: no device has tag:servers; did you mean tag:server (2 devices)?
+warning[no-device]: no device matches its deviceSelector: no device has tag:servers
   --> policies.yaml:15:3
    |
 15 |   deviceSelector: {tags: ["tag:servers"], os: [linux]}
    |   ^^^^^^^^^^^^^^
    |
    = TailscaleDevicePolicy network/servers, spec.deviceSelector
+   = help: did you mean tag:server (2 devices)?
 
-warning[unknown-tag]: no device has tag:servers, nor is it in tagOwners of the policy file. Did you mean tag:server? Correct it, or add it to tagOwners
+warning[unknown-tag]: no device has tag:servers, nor is it in tagOwners of the policy file
   --> policies.yaml:16:10
    |
 16 |   tags: ["tag:servers", "tag:future", "tag:server"]
    |          ^^^^^^^^^^^^^
    |
    = TailscaleDevicePolicy network/servers, spec.tags[0]
+   = help: did you mean tag:server? If not, correct it, or add it to tagOwners
 
-warning[no-device]: protects no device: no device has a tag like tag:severs; did you mean tag:server (2 devices)?
+warning[no-device]: protects no device: no device has a tag like tag:severs
  --> tailnet.yaml:7:46
   |
 7 |   protectedDevices: [{tags: ["tag:server"]}, {tags: ["tag:severs"]}]
   |                                              ^
   |
   = TailscaleTailnet default, spec.protectedDevices[1]
+  = help: did you mean tag:server (2 devices)?
 
 "#);
     // One list, and the policy file because a tag is on no device. Nothing is sent.

@@ -68,7 +68,7 @@ pub(super) fn describe(shown: &Shown, fields: &[Exported]) -> Described {
         let refused = match (id, declared) {
             (None, _) => Some("its device is known only after terraform apply".to_owned()),
             (Some(None), _) => Some("its device_id is not valid".to_owned()),
-            (Some(Some(_)), Err(why)) => Some(why),
+            (Some(Some(_)), Err(why)) => Some(why.to_string()),
             (Some(Some(id)), Ok(declared)) => {
                 let device = devices
                     .entry(id.clone())
@@ -118,15 +118,15 @@ fn known(data: &[Resource]) -> BTreeMap<String, Known> {
     known
 }
 
-fn boolean(values: &Value, field: &str) -> Result<bool, String> {
+fn boolean(values: &Value, field: &'static str) -> Result<bool, Undeclared> {
     let value = values[field].as_bool();
-    value.ok_or_else(|| format!("its {field} is known only after terraform apply"))
+    value.ok_or(Undeclared::UnknownValue(field))
 }
 
-fn list(values: &Value, field: &str) -> Result<impl Iterator<Item = String>, String> {
+fn list(values: &Value, field: &'static str) -> Result<impl Iterator<Item = String>, Undeclared> {
     match &values[field] {
         list @ Value::Array(_) => Ok(texts(list)),
-        _ => Err(format!("its {field} are known only after terraform apply")),
+        _ => Err(Undeclared::UnknownList(field)),
     }
 }
 
@@ -215,14 +215,40 @@ fn merge(device: &mut Description, resource: &Resource, declared: &Spec) -> Opti
 }
 
 /// A route as Terraform has it. In a policy, those of an exit node are a field of their own.
-fn route(text: &str) -> Result<Route, String> {
+fn route(text: &str) -> Result<Route, Refused> {
     let mut of_exit_node = Route::exit_node().into_iter();
     let known = of_exit_node.find(|route| route.to_string() == text);
-    known.map_or_else(|| text.parse().map_err(|refused: Refused| refused.0), Ok)
+    known.map_or_else(|| text.parse(), Ok)
+}
+
+/// Why no policy declares a resource.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Undeclared {
+    /// A value of a plan that Terraform has not applied.
+    #[error("its {0} is known only after terraform apply")]
+    UnknownValue(&'static str),
+    /// A list of such a plan.
+    #[error("its {0} are known only after terraform apply")]
+    UnknownList(&'static str),
+    /// It would cut the device off.
+    #[error("a policy that takes a device's authorization away must be written by hand")]
+    Deauthorizes,
+    /// A device without tags.
+    #[error("the API cannot remove the last tag of a device")]
+    NoTags,
+    /// A route is not valid.
+    #[error("{0}")]
+    Route(Refused),
+    /// What a policy cannot hold.
+    #[error("{}", .0.join("; "))]
+    Gaps(Vec<String>),
+    /// The arguments exclude its field.
+    #[error("--fields leaves it out")]
+    LeftOut,
 }
 
 /// What a resource declares, or why no policy can.
-fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
+fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, Undeclared> {
     let values = &resource.values;
     let mut device = Description {
         id: Id::Legacy(String::new()),
@@ -236,10 +262,7 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
         "tailscale_device_authorization" => {
             // It would cut the device off, so a person must write it.
             if !boolean(values, "authorized")? {
-                return Err(
-                    "a policy that takes a device's authorization away must be written by hand"
-                        .to_owned(),
-                );
+                return Err(Undeclared::Deauthorizes);
             }
             convert::declare(&mut device.desired, &SettingValue::Authorized(true));
         }
@@ -251,14 +274,14 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
         "tailscale_device_tags" => {
             let tags: TagSet = list(values, "tags")?.map(Tag::reported).collect();
             if tags.is_empty() {
-                return Err("the API cannot remove the last tag of a device".to_owned());
+                return Err(Undeclared::NoTags);
             }
             device.declare_tags(&tags);
         }
         _ => {
-            let routes: Result<RouteSet, _> =
+            let routes: Result<RouteSet, Refused> =
                 list(values, "routes")?.map(|text| route(&text)).collect();
-            let routes = routes?;
+            let routes = routes.map_err(Undeclared::Route)?;
             // The list is the whole list: it also decides about an exit node.
             device.declare_routes(&routes, true);
             device.declare_exit_node(&routes, true);
@@ -266,7 +289,7 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
     }
     // In part declared, the resource could neither be removed from Terraform nor stay there.
     if !device.gaps.is_empty() {
-        return Err(device.gaps.join("; "));
+        return Err(Undeclared::Gaps(device.gaps));
     }
     for field in PolicyField::ALL {
         if !fields.contains(&Exported(field)) {
@@ -274,7 +297,7 @@ fn declared(resource: &Resource, fields: &[Exported]) -> Result<Spec, String> {
         }
     }
     if device.desired == Spec::default() {
-        return Err("--fields leaves it out".to_owned());
+        return Err(Undeclared::LeftOut);
     }
     Ok(device.desired)
 }

@@ -19,7 +19,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use regex::Regex;
 
-use super::network;
+use super::{
+    network,
+    shape::{choices, is_readable},
+};
 use crate::cli::manifests::tree::{Data, Node};
 
 /// A Go value within an expression.
@@ -27,7 +30,12 @@ use crate::cli::manifests::tree::{Data, Node};
 enum Foreign {
     Ip(IpAddr),
     Cidr(IpNet),
-    Url { scheme: String, host: String },
+    Url {
+        scheme: String,
+        host: String,
+    },
+    /// A value of the wrong type. Every function refuses it.
+    Unreadable,
 }
 
 impl Opaque for Foreign {
@@ -36,6 +44,7 @@ impl Opaque for Foreign {
             Self::Ip(_) => "net.IP",
             Self::Cidr(_) => "net.CIDR",
             Self::Url { .. } => "kubernetes.URL",
+            Self::Unreadable => "tsdp.Unreadable",
         }
     }
 }
@@ -186,8 +195,17 @@ fn to_cidr(from: &Value) -> Result<Foreign, ExecutionError> {
     net.map(Foreign::Cidr).ok_or_else(|| unfit("cidr", from))
 }
 
+/// The number of [readings](value) of an object with errors: more than any field has choices.
+pub const READINGS: usize = 12;
+
 /// A value for the rules. The API server prunes fields that the schema does not name, and so does this.
-pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
+///
+/// What an unreadable value was meant to be is unknown: each `reading` takes another one of the values that it may
+/// become once it is corrected.
+pub fn value(schema: &JSONSchemaProps, node: &Node, reading: usize) -> Value {
+    if !is_readable(schema, node) {
+        return corrected(schema, reading);
+    }
     match &node.data {
         Data::Null => Value::Null,
         Data::Boolean(flag) => Value::Bool(*flag),
@@ -201,19 +219,35 @@ pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
             let Some(JSONSchemaPropsOrArray::Schema(of)) = &schema.items else {
                 return Value::List(Arc::default());
             };
-            Value::List(Arc::new(items.iter().map(|item| value(of, item)).collect()))
+            let items = items.iter().map(|item| value(of, item, reading));
+            Value::List(Arc::new(items.collect()))
         }
         Data::Map(entries) => {
             // The API server drops null entries before it evaluates a rule.
             let given = entries.iter().filter(|it| it.value.data != Data::Null);
             let fields = given.filter_map(|entry| {
                 let key = Key::String(Arc::new(entry.key.clone()));
-                Some((key, value(field(schema, &entry.key)?, &entry.value)))
+                Some((
+                    key,
+                    value(field(schema, &entry.key)?, &entry.value, reading),
+                ))
             });
             Value::Map(Map {
                 map: Arc::new(fields.collect()),
             })
         }
+    }
+}
+
+fn corrected(schema: &JSONSchemaProps, reading: usize) -> Value {
+    let choices = choices(schema);
+    if !choices.is_empty() {
+        let choice = choices[reading % choices.len()];
+        return Value::String(Arc::new(choice.to_owned()));
+    }
+    match schema.type_.as_deref() {
+        Some("boolean") => Value::Bool(reading.is_multiple_of(2)),
+        _ => Foreign::Unreadable.into(),
     }
 }
 

@@ -1,9 +1,6 @@
 //! An error or a warning of a check.
 
-use crate::cli::manifests::{
-    diagnostic::{Code, Severity},
-    path::FieldPath,
-};
+use crate::cli::manifests::{code::Code, diagnostic::Severity, path::FieldPath, text::Text};
 
 /// An error or a warning about an object, before its place in the file is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +14,7 @@ pub struct Finding {
     /// The part of the field to point to.
     pub location: Location,
     /// What was found, and what to write instead.
-    pub message: String,
+    pub text: Text,
 }
 
 /// A part of a field.
@@ -32,7 +29,7 @@ pub enum Location {
 }
 
 impl Finding {
-    pub(super) fn error(code: Code, field: FieldPath, message: String) -> Self {
+    pub(super) fn error(code: Code, field: FieldPath, text: impl Into<Text>) -> Self {
         Self {
             severity: Severity::Error,
             code,
@@ -41,14 +38,14 @@ impl Finding {
                 _ => Location::Value,
             },
             field,
-            message,
+            text: text.into(),
         }
     }
 
-    pub(super) fn warning(code: Code, field: FieldPath, message: String) -> Self {
+    pub(super) fn warning(code: Code, field: FieldPath, text: impl Into<Text>) -> Self {
         Self {
             severity: Severity::Warning,
-            ..Self::error(code, field, message)
+            ..Self::error(code, field, text)
         }
     }
 }

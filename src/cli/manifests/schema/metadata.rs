@@ -2,10 +2,11 @@
 
 use super::finding::Finding;
 use crate::cli::manifests::{
-    diagnostic::Code,
+    code::Code,
     path::FieldPath,
+    text::Text,
     tree::{Data, Node},
-    wording::found,
+    wording::wrong_type,
 };
 
 const FIELDS: [&str; 15] = [
@@ -29,37 +30,40 @@ const FIELDS: [&str; 15] = [
 /// Checks the metadata of an object.
 pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
     let path = FieldPath::ROOT.field("metadata");
-    let mut add = |code, field, message| findings.push(Finding::error(code, field, message));
+    let mut add = |code, field, text: Text| findings.push(Finding::error(code, field, text));
     let metadata = object.get("metadata");
     if let Some(node) = metadata
         && !matches!(node.data, Data::Map(_) | Data::Null)
     {
-        let message = format!("expected a map, found {}", found("object", node));
-        add(Code::Schema, path, message);
+        add(Code::WrongType, path, wrong_type("object", node));
         return;
     }
     let entries = metadata.map(Node::entries).unwrap_or_default();
     for entry in entries {
         let field = path.field(&entry.key);
         if !FIELDS.contains(&entry.key.as_str()) {
-            let message = match crate::model::nearest(&entry.key, FIELDS) {
-                Some(near) => format!("unknown field. Did you mean {near}?"),
-                None => "unknown field. Write it as an annotation".to_owned(),
+            let help = match crate::model::nearest(&entry.key, FIELDS) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "write it as an annotation".to_owned(),
             };
-            add(Code::UnknownField, field, message);
+            add(
+                Code::UnknownField,
+                field,
+                Text::new("unknown field").help(help),
+            );
             continue;
         }
         match entry.key.as_str() {
             // The API server drops it.
             _ if entry.value.data == Data::Null => {}
             "name" | "namespace" | "generateName" => {
-                if let Some(message) = name(&entry.key, &entry.value) {
-                    add(Code::Schema, field, message);
+                if let Some((code, text)) = name(&entry.key, &entry.value) {
+                    add(code, field, text);
                 }
             }
             "labels" | "annotations" => {
-                for (below, message) in texts(&entry.key, &entry.value, &field) {
-                    add(Code::Schema, below, message);
+                for (code, below, text) in texts(&entry.key, &entry.value, &field) {
+                    add(code, below, text);
                 }
             }
             _ => {}
@@ -71,23 +75,20 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
     };
     // Despite a generateName, as `kubectl apply` needs a name.
     if !is_named("name") {
-        let message = "the object has no name. Write one such as fra-router".to_owned();
-        add(Code::Schema, path.field("name"), message);
+        let text = Text::new("the object has no name").help("write one such as fra-router");
+        add(Code::MissingField, path.field("name"), text);
     }
     if !namespaced && is_named("namespace") {
-        let message =
-            "the kind is cluster-scoped, so that the field has no effect. Remove it".to_owned();
+        let text = Text::new("the kind is cluster-scoped, so that the field has no effect")
+            .help("remove it");
         let field = path.field("namespace");
-        findings.push(Finding::warning(Code::Schema, field, message));
+        findings.push(Finding::warning(Code::IgnoredNamespace, field, text));
     }
 }
 
-fn name(field: &str, node: &Node) -> Option<String> {
+fn name(field: &str, node: &Node) -> Option<(Code, Text)> {
     let Data::Text(text) = &node.data else {
-        return Some(format!(
-            "expected a string, found {}",
-            found("string", node)
-        ));
+        return Some((Code::WrongType, wrong_type("string", node)));
     };
     let is_valid = match field {
         // A namespace is one label, other names are subdomains (RFC 1123).
@@ -96,17 +97,15 @@ fn name(field: &str, node: &Node) -> Option<String> {
         _ => is_subdomain(text),
     };
     (!is_valid).then(|| {
-        format!(
-            "'{text}' is not a valid {field} in Kubernetes. Write lowercase letters, digits and dashes, such as \
-             fra-router"
-        )
+        let text = Text::new(format!("'{text}' is not a valid {field} in Kubernetes"))
+            .help("write lowercase letters, digits and dashes, such as fra-router");
+        (Code::InvalidMetadata, text)
     })
 }
 
-fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> {
+fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(Code, FieldPath, Text)> {
     if !matches!(node.data, Data::Map(_) | Data::Null) {
-        let message = format!("expected a map, found {}", found("object", node));
-        return vec![(path.clone(), message)];
+        return vec![(Code::WrongType, path.clone(), wrong_type("object", node))];
     }
     let mut diagnostics = Vec::new();
     for entry in node.entries() {
@@ -117,26 +116,21 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
             _ => entry.key.clone(),
         };
         if !is_qualified(&key) {
-            let message = format!(
-                "'{}' is not a valid key. Write letters, digits, -, _ or ., optionally after a domain and a \
-                 slash, such as example.com/team",
-                entry.key
+            let text = Text::new(format!("'{}' is not a valid key", entry.key)).help(
+                "write letters, digits, -, _ or ., optionally after a domain and a slash, such as \
+                 example.com/team",
             );
-            diagnostics.push((field.clone(), message));
+            diagnostics.push((Code::InvalidMetadata, field.clone(), text));
         }
         match &entry.value.data {
             Data::Text(text) if what == "labels" && !is_label_value(text) => {
-                let message = format!(
-                    "'{text}' is not a valid value of a label. Write at most 63 letters, digits, -, _ or ."
-                );
-                diagnostics.push((field, message));
+                let text = Text::new(format!("'{text}' is not a valid value of a label"))
+                    .help("write at most 63 letters, digits, -, _ or .");
+                diagnostics.push((Code::InvalidMetadata, field, text));
             }
             // The API server takes null for the empty string.
             Data::Text(_) | Data::Null => {}
-            _ => {
-                let found = found("string", &entry.value);
-                diagnostics.push((field, format!("expected a string, found {found}")));
-            }
+            _ => diagnostics.push((Code::WrongType, field, wrong_type("string", &entry.value))),
         }
     }
     diagnostics

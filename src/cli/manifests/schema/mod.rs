@@ -1,13 +1,15 @@
 //! The API server's checks of an object: its structure by the schema, then the CEL rules of the schema.
 //!
 //! The server skips all rules if any value is missing, too long or of the wrong type. This module skips
-//! only the rules on parents of such a value, so that it reports all errors at once.
+//! only the rules that depend on such a value, so that it reports all errors at once.
 
 mod cel;
 mod finding;
+mod hints;
 mod metadata;
 mod network;
 mod rules;
+mod shape;
 mod structure;
 
 use std::collections::HashMap;
@@ -36,7 +38,7 @@ impl Schemas {
     /// The schemas of this version.
     #[must_use]
     pub fn new() -> Self {
-        let kinds = schema::definitions().into_iter().filter_map(kind);
+        let kinds = schema::annotated_definitions().into_iter().filter_map(kind);
         Self {
             kinds: kinds.collect(),
             rules: Rules::new(),

@@ -10,18 +10,26 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use super::{
     cel as library,
     finding::{Finding, Location},
+    hints,
 };
+use crate::api::Remedy;
 use crate::cli::manifests::{
-    diagnostic::Code,
+    code::Code,
     path::FieldPath,
+    text::Text,
     tree::{Data, Node},
 };
+
+/// Why a rule cannot be evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RuleError(String);
 
 /// Compiled rules, cached by their text.
 pub struct Rules {
     env: Arc<Env>,
     scope: Context<'static, 'static>,
-    programs: HashMap<String, Result<Program, String>>,
+    programs: HashMap<String, Result<Program, RuleError>>,
 }
 
 impl Rules {
@@ -34,46 +42,71 @@ impl Rules {
         }
     }
 
-    /// Checks the rules of the value's own schema.
+    /// Checks the rules of the value's own schema. If the value is not `sound`, something in it is missing or
+    /// unreadable: then a rule is violated only if it is whatever is written there instead.
     pub fn check(
         &mut self,
         schema: &JSONSchemaProps,
         node: &Node,
         path: &FieldPath,
+        sound: bool,
         findings: &mut Vec<Finding>,
     ) {
         let Some(rules) = &schema.x_kubernetes_validations else {
             return;
         };
-        let value = library::value(schema, node);
+        let readings = if sound { 1 } else { library::READINGS };
+        let values = (0..readings).map(|reading| library::value(schema, node, reading));
+        let values: Vec<Value> = values.collect();
         for rule in rules {
-            let (message, location) = match self.evaluate(&rule.rule, &value) {
-                Ok(Some(Value::Bool(true)) | None) => continue,
-                Ok(Some(_)) => {
-                    let message = self.message(rule, &value);
-                    self.naming_the_first(rule, schema, node, message)
+            let (text, location) = match self.result(rule, &values, sound) {
+                Ok(true) => continue,
+                Ok(false) => {
+                    let message = self.message(rule, &values[0]);
+                    let (message, location) = self.naming_the_first(rule, schema, node, message);
+                    (text(rule, schema, node, &message, &location), location)
                 }
                 // A rule that fails counts as violated, as in the API server.
                 Err(error) => {
                     let message = format!("the rule '{}' cannot be evaluated: {error}", rule.rule);
-                    (message, Location::Value)
+                    (Text::new(message), Location::Value)
                 }
             };
             let below = FieldPath::parse(rule.field_path.as_deref().unwrap_or_default());
+            let code = Remedy::of(rule).map_or(Code::InvalidSpec, |it| Code::Rule(it.code));
             findings.push(Finding {
                 location,
-                ..Finding::error(Code::Rule, path.join(&below), message)
+                ..Finding::error(code, path.join(&below), text)
             });
         }
     }
 
+    /// Whether the rule holds for any of the values. An error if it cannot be evaluated for a sound one.
+    fn result(
+        &mut self,
+        rule: &ValidationRule,
+        values: &[Value],
+        sound: bool,
+    ) -> Result<bool, RuleError> {
+        for value in values {
+            match self.evaluate(&rule.rule, value) {
+                Ok(Some(Value::Bool(true)) | None) => return Ok(true),
+                Ok(Some(_)) => {}
+                Err(error) if sound => return Err(error),
+                // It depends on the value that cannot be read.
+                Err(_) => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// The result of an expression for a value. `None` for a transition rule, as there is no old value.
-    fn evaluate(&mut self, expression: &str, value: &Value) -> Result<Option<Value>, String> {
+    fn evaluate(&mut self, expression: &str, value: &Value) -> Result<Option<Value>, RuleError> {
         if !self.programs.contains_key(expression) {
             let program = self
                 .env
                 .compile(expression)
-                .map_err(|error| error.to_string());
+                .map_err(|error| RuleError(error.to_string()));
             // With its error, so that a rule that does not compile is not compiled again for each value.
             self.programs.insert(expression.to_owned(), program);
         }
@@ -88,7 +121,8 @@ impl Rules {
         // The functions are shared, `self` belongs to this evaluation.
         let mut scope = self.scope.new_inner_scope();
         scope.add_variable_from_value("self", value.clone());
-        let given = program.execute(&scope).map_err(|error| error.to_string())?;
+        let given = program.execute(&scope);
+        let given = given.map_err(|error| RuleError(error.to_string()))?;
         Ok(Some(given))
     }
 
@@ -113,7 +147,7 @@ impl Rules {
         // The shortest start of the map that violates the rule ends with the key to name.
         for (i, entry) in entries.iter().enumerate() {
             let start = Node::new(node.span, Data::Map(entries[..=i].to_vec()));
-            let value = library::value(schema, &start);
+            let value = library::value(schema, &start, 0);
             if let Ok(Some(Value::Bool(false))) = self.evaluate(&rule.rule, &value) {
                 let key = &entry.key;
                 return (format!("'{key}' {words}"), Location::Key(key.clone()));
@@ -136,6 +170,28 @@ impl Rules {
         let fixed = rule.message.clone();
         fixed.unwrap_or_else(|| format!("failed rule: {}", rule.rule))
     }
+}
+
+/// What a violation says, with what to write instead.
+fn text(
+    rule: &ValidationRule,
+    schema: &JSONSchemaProps,
+    node: &Node,
+    message: &str,
+    location: &Location,
+) -> Text {
+    let Some(Remedy { code, help }) = Remedy::of(rule) else {
+        return Text::new(message);
+    };
+    // The message as kubectl prints it ends with the remedy.
+    let problem = message.strip_suffix(help).unwrap_or(message);
+    let problem = problem.strip_suffix(": ").unwrap_or(problem);
+    let value = match location {
+        Location::Key(key) => Some(key.as_str()),
+        _ => node.text(),
+    };
+    let better = value.and_then(|value| hints::better(schema, code, value));
+    Text::new(problem).help(better.unwrap_or_else(|| help.to_owned()))
 }
 
 #[cfg(test)]

@@ -6,13 +6,20 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-use super::{finding::Finding, rules::Rules};
-use crate::cli::manifests::{
-    diagnostic::Code,
-    path::FieldPath,
-    tree::{Data, Entry, Node},
-    wording::{example, expected, found},
+use super::{
+    finding::Finding,
+    hints,
+    rules::Rules,
+    shape::{choices, is_of_type, is_readable},
 };
+use crate::cli::manifests::{
+    code::Code,
+    path::{FieldPath, Step},
+    text::Text,
+    tree::{Data, Entry, Node},
+    wording::example,
+};
+use crate::plan::Expression;
 
 /// The fields that every object has besides those of its schema.
 const COMMON: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -39,34 +46,46 @@ struct Checking<'c> {
 }
 
 impl Checking<'_> {
-    /// Checks a value. Returns whether rules can be evaluated on it: nothing in it is missing or of the wrong
-    /// type.
+    /// Checks a value. Returns whether it is sound: nothing in it is missing or unreadable.
     fn value(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
-        let kind = match schema.x_kubernetes_int_or_string {
-            // The API server gives it no type.
-            Some(true) => Some("int-or-string"),
-            _ => schema.type_.as_deref(),
+        if !is_of_type(schema, node) {
+            self.add(Code::WrongType, path, hints::wrong_type(schema, node));
+            return false;
+        }
+        let before = self.findings.len();
+        let sound = match &node.data {
+            // A schema without a type takes anything.
+            _ if schema.type_.is_none() && schema.x_kubernetes_int_or_string.is_none() => true,
+            Data::Map(entries) => self.object(schema, entries, path),
+            Data::List(items) => self.list(schema, items, path),
+            Data::Text(text) => self.text(schema, text, path),
+            Data::Number(number) => self.number(schema, number.as_f64(), path),
+            Data::Boolean(_) | Data::Null => true,
         };
-        let sound = match (kind, &node.data) {
-            (Some("object"), Data::Map(entries)) => self.object(schema, entries, path),
-            (Some("array"), Data::List(items)) => self.list(schema, items, path),
-            (Some("string" | "int-or-string"), Data::Text(text)) => self.text(schema, text, path),
-            (Some("boolean"), Data::Boolean(_)) | (None, _) => true,
-            // 3.0 has become an integer when it was read, as in kubectl.
-            (Some("integer" | "int-or-string"), Data::Number(number)) if !number.is_f64() => {
-                self.number(schema, number.as_f64(), path)
-            }
-            (Some("number"), Data::Number(number)) => self.number(schema, number.as_f64(), path),
-            (Some(kind), _) => {
-                let message = format!("expected {}, found {}", expected(kind), found(kind, node));
-                self.add(Code::Schema, path, message);
-                false
-            }
-        };
-        if sound {
-            self.rules.check(schema, node, path, self.findings);
+        if is_readable(schema, node) {
+            self.rules.check(schema, node, path, sound, self.findings);
+        }
+        // The controller's own parser, after the rules: one error for each mistake.
+        if let (Some(text), true) = (node.text(), self.findings.len() == before) {
+            self.expression(text, path);
         }
         sound
+    }
+
+    /// Parses an expression, which no rule of the API server can.
+    fn expression(&mut self, text: &str, path: &FieldPath) {
+        let [Step::Field(spec), .., Step::Field(last)] = path.steps() else {
+            return;
+        };
+        if let ("spec", "expression", Err(error)) =
+            (spec.as_str(), last.as_str(), text.parse::<Expression>())
+        {
+            self.add(
+                Code::InvalidExpression,
+                path,
+                Text::split(&error.to_string()),
+            );
+        }
     }
 
     fn object(&mut self, schema: &JSONSchemaProps, entries: &[Entry], path: &FieldPath) -> bool {
@@ -99,12 +118,12 @@ impl Checking<'_> {
                 .iter()
                 .any(|entry| entry.key == *name && entry.value.data != Data::Null)
             {
-                let hint = match properties.get(name).and_then(example) {
-                    Some(example) => format!(", for example {name}: {example}"),
-                    None => String::new(),
+                let help = match properties.get(name).and_then(example) {
+                    Some(example) => format!("write it, for example {name}: {example}"),
+                    None => "write it".to_owned(),
                 };
-                let message = format!("{name} is missing. Write it{hint}");
-                self.add(Code::Schema, &path.field(name), message);
+                let text = Text::new(format!("{name} is missing")).help(help);
+                self.add(Code::MissingField, &path.field(name), text);
                 sound = false;
             }
         }
@@ -121,12 +140,10 @@ impl Checking<'_> {
             Some("object") => ", or {} for an empty map",
             _ => "",
         };
-        let message = format!(
-            "the value is empty, which counts as if the field were absent. Write a value{empty}, or leave \
-             the field out"
-        );
+        let text = Text::new("the value is empty, which counts as if the field were absent")
+            .help(format!("write a value{empty}, or leave the field out"));
         self.findings
-            .push(Finding::warning(Code::Schema, path.clone(), message));
+            .push(Finding::warning(Code::EmptyValue, path.clone(), text));
         true
     }
 
@@ -150,11 +167,15 @@ impl Checking<'_> {
             (None, Some(path)) => Some(path.to_string()),
             _ => near.map(str::to_owned),
         };
-        let message = match suggestion {
-            Some(suggestion) => format!("unknown field. Did you mean {suggestion}?"),
-            None => format!("unknown field. Write one of {}", known.join(", ")),
+        let help = match suggestion {
+            Some(suggestion) => format!("did you mean {suggestion}?"),
+            None => format!("write one of {}", known.join(", ")),
         };
-        self.add(Code::UnknownField, field, message);
+        self.add(
+            Code::UnknownField,
+            field,
+            Text::new("unknown field").help(help),
+        );
     }
 
     fn list(&mut self, schema: &JSONSchemaProps, items: &[Node], path: &FieldPath) -> bool {
@@ -168,17 +189,12 @@ impl Checking<'_> {
     }
 
     fn text(&mut self, schema: &JSONSchemaProps, text: &str, path: &FieldPath) -> bool {
-        if let Some(choices) = &schema.enum_ {
-            let choices: Vec<&str> = choices.iter().filter_map(|it| it.0.as_str()).collect();
-            if !choices.contains(&text) {
-                let near = crate::model::nearest(text, choices.iter().copied());
-                let mut message = format!("found '{text}', expected {}", choices.join(" or "));
-                if let Some(near) = near {
-                    message = format!("{message}. Did you mean {near}?");
-                }
-                self.add(Code::Schema, path, message);
-                return false;
-            }
+        let choices = choices(schema);
+        if !choices.is_empty() && !choices.contains(&text) {
+            let problem = format!("found '{text}', expected {}", choices.join(" or "));
+            let text = Text::new(problem).help(hints::one_of(text, &choices));
+            self.add(Code::UnknownValue, path, text);
+            return false;
         }
         // OpenAPI counts characters, not bytes.
         let length = text.chars().count();
@@ -187,11 +203,8 @@ impl Checking<'_> {
             .min_length
             .is_some_and(|min| i64::try_from(length).is_ok_and(|it| it < min))
         {
-            self.add(
-                Code::Schema,
-                path,
-                "the value is empty. Write a string".to_owned(),
-            );
+            let text = Text::new("the value is empty").help("write a string");
+            self.add(Code::OutOfBounds, path, text);
         }
         sound
     }
@@ -201,7 +214,7 @@ impl Checking<'_> {
         if schema.minimum.is_some_and(|min| number < min) {
             let min = schema.minimum.unwrap_or_default();
             self.add(
-                Code::Schema,
+                Code::OutOfBounds,
                 path,
                 format!("found {number}, expected at least {min}"),
             );
@@ -209,7 +222,7 @@ impl Checking<'_> {
         if schema.maximum.is_some_and(|max| number > max) {
             let max = schema.maximum.unwrap_or_default();
             self.add(
-                Code::Schema,
+                Code::OutOfBounds,
                 path,
                 format!("found {number}, expected at most {max}"),
             );
@@ -221,14 +234,14 @@ impl Checking<'_> {
         let within = max.is_none_or(|max| i64::try_from(count).is_ok_and(|count| count <= max));
         if let (false, Some(max)) = (within, max) {
             let message = format!("found {count} {what}, expected at most {max}");
-            self.add(Code::Schema, path, message);
+            self.add(Code::OutOfBounds, path, message);
         }
         within
     }
 
-    fn add(&mut self, code: Code, field: &FieldPath, message: String) {
+    fn add(&mut self, code: Code, field: &FieldPath, text: impl Into<Text>) {
         self.findings
-            .push(Finding::error(code, field.clone(), message));
+            .push(Finding::error(code, field.clone(), text));
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::imagined_tailnet::ImaginedTailnet;
 use crate::{
-    cli::manifests::{Code, Diagnostic, FieldPath, LoadedPolicy, Related, Severity},
+    cli::manifests::{Code, Diagnostic, FieldPath, LoadedPolicy, Related, Severity, Text},
     plan::{self, Admission, Conflict, ConflictKind, Field, PolicyKey},
 };
 
@@ -65,7 +65,7 @@ fn diagnostic(
         }
         _ => path.clone(),
     };
-    let message = format!("{problem}. {advice}. Until then, {precedence}");
+    let text = Text::new(problem).help(format!("{advice}; until then, {precedence}"));
     Diagnostic {
         severity: if is_certain {
             Severity::Error
@@ -76,9 +76,7 @@ fn diagnostic(
             place: precedent.document.place(&other_path),
             message: format!("the other declaration, of {owner}"),
         }],
-        ..overridden
-            .document
-            .diagnostic(Code::Conflict, &path, message)
+        ..overridden.document.diagnostic(Code::Conflict, &path, text)
     }
 }
 
@@ -90,7 +88,7 @@ fn described(
 ) -> (String, String, bool) {
     let Conflict { field, owner, .. } = conflict;
     let by_selector = overridden.selects() || precedent.selects();
-    let same_in_both = || format!("Declare the same in both, or leave {field} out of one");
+    let same_in_both = || format!("declare the same in both, or leave {field} out of one");
     match &conflict.kind {
         ConflictKind::Field if by_selector => (
             format!("{owner} declares another value for devices that both select"),
@@ -108,14 +106,14 @@ fn described(
             format!(
                 "{owner} declares {attribute_type}, and a key has one spelling and one type in the whole tailnet"
             ),
-            "Declare it in the same way in both, or choose another key".to_owned(),
+            "declare it in the same way in both, or choose another key".to_owned(),
             true,
         ),
         ConflictKind::Device(_) => (
             format!(
                 "{owner} declares the same value for another device, and only one device can have it"
             ),
-            "Choose another value, or name the device in the same way in both".to_owned(),
+            "choose another value, or name the device in the same way in both".to_owned(),
             overridden.named_by() == precedent.named_by(),
         ),
     }

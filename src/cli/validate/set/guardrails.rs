@@ -3,7 +3,7 @@
 use crate::{
     api::TailscaleTailnet,
     cli::manifests::{
-        Code, Diagnostic, FieldPath, LoadedPolicy, Located, Manifests, Related, Severity,
+        Code, Diagnostic, FieldPath, LoadedPolicy, Located, Manifests, Related, Severity, Text,
     },
     convert::GuardrailsSource,
     model::Refused,
@@ -31,7 +31,11 @@ pub fn unreadable(manifests: &Manifests, controller_namespace: &str) -> Vec<Diag
         // The error begins with the path of the field.
         let (field, message) = error.split_once(": ").unwrap_or(("", &error));
         let field = FieldPath::parse(field);
-        Some(tailnet.document.diagnostic(Code::Rule, &field, message))
+        Some(
+            tailnet
+                .document
+                .diagnostic(Code::InvalidSpec, &field, Text::split(message)),
+        )
     });
     diagnostics.collect()
 }
@@ -88,17 +92,15 @@ fn diagnostics(
         })
         .collect();
     let diagnostics = forbidden.errors.iter().map(|(path, error)| {
-        let message = format!(
-            "{error}. Give the TailscaleTailnet a rule such as {}{namespace_hint}",
+        let text = Text::new(error.as_str()).help(format!(
+            "give the TailscaleTailnet a rule such as {}{namespace_hint}",
             forbidden.suggested_rule
-        );
+        ));
         let field = FieldPath::parse(path);
         Diagnostic {
             severity,
             related: related.clone(),
-            ..located
-                .document
-                .diagnostic(Code::NotAllowed, &field, message)
+            ..located.document.diagnostic(Code::NotAllowed, &field, text)
         }
     });
     diagnostics.collect()

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::{
     api::TailscaleTailnet,
     cli::manifests::{
-        Code, Diagnostic, Document, FieldPath, LoadedPolicy, Located, Manifests, Severity,
+        Code, Diagnostic, Document, FieldPath, LoadedPolicy, Located, Manifests, Severity, Text,
     },
     plan::Admission,
 };
@@ -76,14 +76,17 @@ fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
 
 fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Diagnostic {
     let names: Vec<&str> = known.iter().copied().collect();
-    let message = format!(
-        "found no TailscaleTailnet {tailnet} among the manifests. Add it, or name {} in tailnetRef",
+    let text = Text::new(format!(
+        "found no TailscaleTailnet {tailnet} among the manifests"
+    ))
+    .help(format!(
+        "add it, or name {} in tailnetRef",
         names.join(" or ")
-    );
+    ));
     let field = FieldPath::parse("spec.tailnetRef.name");
     Diagnostic {
         severity: Severity::Warning,
-        ..document.diagnostic(Code::MissingTailnet, &field, message)
+        ..document.diagnostic(Code::MissingTailnet, &field, text)
     }
 }
 

@@ -36,7 +36,7 @@ fn policies_that_declare_different_values_for_one_device_conflict() {
         ),
     ]);
     let diagnostic = "Error a.yaml:3:121: spec.tags: default/a declares another value for the same device. Declare \
-                 the same in both, or leave tags out of one. Until then, the older policy takes precedence";
+                 the same in both, or leave tags out of one; until then, the older policy takes precedence";
     assert_eq!(message, [diagnostic]);
 }
 

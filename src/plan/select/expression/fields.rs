@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use crate::model::{Device, DeviceField, TagSet};
+use crate::model::{Device, DeviceField, Refused, TagSet};
 
 /// A string of a device; `None` if the device has none.
 pub(super) type ReadText = fn(&Device) -> Option<Cow<'_, str>>;
@@ -75,20 +75,20 @@ const CHANGED_BY_POLICIES: [&str; 5] = [
 ];
 
 /// How a field of this name is read, or why an expression cannot read it.
-pub(super) fn find(name: &str) -> Result<(&'static str, Read), String> {
+pub(super) fn find(name: &str) -> Result<(&'static str, Read), Refused> {
     if let Some(found) = FIELDS.into_iter().find(|(known, _)| *known == name) {
         return Ok(found);
     }
     if CHANGED_BY_POLICIES.contains(&name) {
-        return Err(format!(
+        return Err(Refused(format!(
             "policies change {name}, so that no expression can read it: write another field"
-        ));
+        )));
     }
     let names: Vec<&str> = FIELDS.into_iter().map(|(name, _)| name).collect();
-    Err(format!(
+    Err(Refused(format!(
         "there is no such field: write one of {}",
         names.join(", ")
-    ))
+    )))
 }
 
 /// With whole seconds and in UTC, so that times compare as strings.

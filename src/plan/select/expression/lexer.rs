@@ -107,7 +107,13 @@ impl Lexer<'_> {
 
     fn sign(&mut self) -> Result<Token, SyntaxError> {
         let Some(sign) = SIGNS.into_iter().find(|sign| self.starts_with(sign)) else {
-            return Err(SyntaxError::new(self.at, "unexpected character"));
+            let why = match self.peek() {
+                Some('=') => "a single = compares nothing: write ==",
+                Some('&') => "a single & joins nothing: write &&",
+                Some('|') => "a single | joins nothing: write ||",
+                _ => "unexpected character",
+            };
+            return Err(SyntaxError::new(self.at, why));
         };
         self.at += sign.len();
         Ok(Token::Sign(sign))

@@ -289,7 +289,8 @@ impl Parser {
             ("endsWith", text) => Question::EndsWith(text),
             ("contains", text) => Question::Contains(text),
             (_, Text::Literal(text)) => {
-                let pattern = Pattern::parse(&text).map_err(|why| SyntaxError::new(at, why))?;
+                let pattern = Pattern::parse(&text);
+                let pattern = pattern.map_err(|why| SyntaxError::new(at, why.0))?;
                 // All patterns together have one bound: many small ones take as much memory as a large one.
                 self.patterns = self.patterns.plus(pattern.size());
                 if let Some(excess) = self.patterns.excess("the patterns of this expression are") {
@@ -419,7 +420,7 @@ impl Parser {
                 "expected the name of a field, as in device.hostname",
             ));
         };
-        let found = fields::find(&name).map_err(|why| SyntaxError::new(at, why))?;
+        let found = fields::find(&name).map_err(|why| SyntaxError::new(at, why.0))?;
         Ok((at, found))
     }
 }

@@ -17,6 +17,8 @@ use regex_syntax::{
     utf8::Utf8Sequences,
 };
 
+use crate::model::Refused;
+
 /// The most letters of a pattern, with its repetitions written out.
 pub(super) const MAX_LETTERS: usize = 256;
 /// The most byte sequences of a pattern's character classes: a digit of any script takes 242.
@@ -132,19 +134,19 @@ fn patterns() -> MutexGuard<'static, BTreeMap<String, Weak<Shared>>> {
 
 impl Pattern {
     /// Parses a pattern. The error is a single line.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, Refused> {
         let hir = hir(text).map_err(|error| {
             // The lines before the last one draw the pattern, which a condition cannot show.
             let drawing = error.to_string();
             let last = drawing.lines().last().unwrap_or_default();
-            format!(
+            Refused(format!(
                 "invalid regular expression: {}",
                 last.trim_start_matches("error: ")
-            )
+            ))
         })?;
         let size = Size::of(&hir);
         match size.excess("the pattern is") {
-            Some(excess) => Err(excess),
+            Some(excess) => Err(Refused(excess)),
             None => Ok(Self {
                 size,
                 shared: Shared::of(text),

@@ -263,7 +263,7 @@ async fn changes_are_green_when_color_is_requested() {
     let green = "\u{1b}[32mfra-router tags: tag:router → tag:fra,tag:router\u{1b}[39m\n";
     for (color, no_color, colored) in [
         ("always", false, true),
-        ("always", true, false),
+        ("always", true, true),
         ("auto", false, false),
         ("never", false, false),
     ] {
