@@ -29,7 +29,10 @@ fn no_function_returns_a_text_as_its_error() {
             continue;
         }
         let text = fs::read_to_string(&file).unwrap();
-        let production = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let production = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or_default();
         // Signatures may span lines.
         let joined: String = production.split_whitespace().collect();
         let count = joined.matches(",String>").count() - maps(&joined);

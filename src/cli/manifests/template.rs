@@ -28,7 +28,7 @@ pub fn is_in(text: &str) -> bool {
         .is_some_and(|(_, rest)| rest.contains("}}"))
 }
 
-/// A text that is no YAML because it is a template.
+/// A text that cannot be read because it is a template.
 pub fn of_helm() -> Text {
     Text::new("this is a Helm template, which kubectl does not read").help(RENDER_CHART)
 }

@@ -143,7 +143,7 @@ fn an_error_in_one_field_hides_none_in_another() {
 #[test]
 fn a_rule_is_not_reported_because_of_another_mistake() {
     for spec in [
-        // Whether the devices are cut off depends on what is meant.
+        // Whether the devices are cut off depends on what is intended.
         "{device: {hostname: a}, authorized: false, allowDisruption: [Deauthorise]}",
         "{device: {hostname: a}, authorized: false, allowDisruption: Deauthorize}",
         "{device: {hostname: a}, authorized: 'false'}",

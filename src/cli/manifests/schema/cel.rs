@@ -200,7 +200,7 @@ pub const READINGS: usize = 12;
 
 /// A value for the rules. The API server prunes fields that the schema does not name, and so does this.
 ///
-/// What an unreadable value was meant to be is unknown: each `reading` takes another one of the values that it may
+/// The intended value of an unreadable one is unknown: each `reading` takes another one of the values that it may
 /// become once it is corrected.
 pub fn value(schema: &JSONSchemaProps, node: &Node, reading: usize) -> Value {
     if !is_readable(schema, node) {

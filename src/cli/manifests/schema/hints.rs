@@ -1,4 +1,4 @@
-//! What to write instead of a value, as far as the value itself says what was meant.
+//! What to write instead of a value, as far as the value itself says what was intended.
 
 use ipnet::IpNet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
@@ -69,7 +69,7 @@ fn typed_value(schema: &JSONSchemaProps, node: &Node) -> Option<String> {
     let value = node.to_json();
     Some(match &node.data {
         Data::Boolean(flag) => match &node.written {
-            // `on` may well be meant as a string.
+            // `on` may well be intended as a string.
             Some(written) if *written != flag.to_string() => {
                 format!("{{boolean: {flag}}} or {{string: \"{written}\"}}")
             }
@@ -112,7 +112,7 @@ pub fn better(schema: &JSONSchemaProps, code: RuleCode, value: &str) -> Option<S
     Some(format!("write {instead}"))
 }
 
-/// The duration that a number without a unit, or one of days, was meant to be.
+/// The duration that a number without a unit, or one of days, was intended to be.
 fn duration(schema: &JSONSchemaProps, value: &str) -> Option<String> {
     let number = |digits: &str| digits.parse::<u32>().ok().filter(|number| *number > 0);
     if let Some(days) = value.strip_suffix('d').and_then(number) {
