@@ -24,6 +24,20 @@ const QUIET: [(&str, &str); 7] = [
     ),
 ];
 
+/// What this run must show, exactly.
+const SHOWN: [&str; 10] = [
+    r#"sum(tsdp_leader{lease="tsdp-system/tsdp"}) == 1"#,
+    r#"tsdp_tailnet_failure{tailnet="lab", reason="CredentialsMissing"} == 1"#,
+    r#"tsdp_circuit_open{tailnet="lab"} == 1 and on () tsdp_circuit_open{tailnet="default"} == 0"#,
+    r#"tsdp_unreadable_devices{tailnet="default"} == 1"#,
+    r#"tsdp_change_limit_devices{tailnet="default"} == 20"#,
+    r#"tsdp_policies{tailnet="default", ready="false", reason="DeviceNotFound"} == 1"#,
+    r#"tsdp_pending_devices{tailnet="default", held="true", reason="LimitHeld"} == 40"#,
+    r#"tsdp_pending_changes{tailnet="default", held="false", reason="Observed"} == 1"#,
+    r#"tsdp_changes_total{tailnet="default", field="tags", cause="Drift"} == 2"#,
+    r#"tsdp_webhook_rejections_total{reason="Forged"} == 8"#,
+];
+
 /// How long the run of the picture takes.
 const PICTURE_SECONDS: u64 = 150;
 
@@ -71,6 +85,7 @@ async fn each_query_of_dashboard_and_alerts_has_data_in_a_real_run() {
     assert!(queries.len() > 30, "{queries:?}");
     all_have_data(&prometheus, &queries).await;
 
+    all_have_data(&prometheus, &SHOWN.map(str::to_owned)).await;
     for alert in alerts() {
         let expression = alert["expr"].as_str().unwrap();
         all_have_data(&prometheus, &metrics(expression)).await;
