@@ -192,6 +192,10 @@ pub struct TailscaleTailnetStatus {
     // Absent and not 0 until the first list: unknown is not empty.
     pub devices: Option<u32>,
 
+    /// How many of them no policy targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmanaged_devices: Option<u32>,
+
     /// Devices that the API reports in a form that cannot be read completely, at most 20. What
     /// depends on the unreadable fields waits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

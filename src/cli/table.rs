@@ -1,6 +1,7 @@
 //! Tables for people.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+use unicode_width::UnicodeWidthStr as _;
 
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,6 +56,53 @@ impl Style {
             None => cell,
         }
     }
+}
+
+/// The spaces after a column.
+const GAP: usize = 2;
+
+/// Makes each column as wide as its longest word, so that no name is broken in the middle. Hides these columns, one
+/// after the other, as long as the table does not fit.
+pub fn keep_words(table: &mut Table, style: Style, optional: &[&str]) {
+    let Some(room) = style.width.map(usize::from) else {
+        return;
+    };
+    let titles = cells(table.header());
+    let mut widths: Vec<usize> = titles.iter().map(|title| longest_word(title)).collect();
+    for row in table.row_iter() {
+        for (width, cell) in widths.iter_mut().zip(cells(Some(row))) {
+            *width = (*width).max(longest_word(&cell));
+        }
+    }
+    for title in optional {
+        // The last column needs no gap.
+        let used: usize = widths.iter().filter(|it| **it > 0).map(|it| it + GAP).sum();
+        if used <= room + GAP {
+            break;
+        }
+        if let Some(at) = titles.iter().position(|it| it == title) {
+            widths[at] = 0;
+        }
+    }
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        let width = u16::try_from(width + GAP).unwrap_or(u16::MAX);
+        column.set_constraint(match width {
+            2 => ColumnConstraint::Hidden,
+            width => ColumnConstraint::LowerBoundary(Width::Fixed(width)),
+        });
+    }
+}
+
+fn cells(row: Option<&Row>) -> Vec<String> {
+    let cells = row.into_iter().flat_map(Row::cell_iter);
+    cells.map(Cell::content).collect()
+}
+
+fn longest_word(text: &str) -> usize {
+    text.split_whitespace()
+        .map(|word| word.width())
+        .max()
+        .unwrap_or(0)
 }
 
 /// A table as text, without trailing spaces.

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{device_state::DeviceState, timers::Timers};
-use crate::model::NodeId;
+use crate::{model::NodeId, plan::PolicyKey};
 
 /// The devices of the engine.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     /// Boxed, because a half-full node of the tree is common, and a state is large.
     all: BTreeMap<NodeId, Box<DeviceState>>,
+    /// How many of them a policy targets.
+    managed: usize,
     timers: Timers,
 }
 
@@ -48,11 +50,35 @@ impl Devices {
         self.all.values().map(Box::as_ref)
     }
 
+    /// A policy targets a device. `joins`: the device is new to a policy that was there before.
+    pub fn adopt(&mut self, id: &NodeId, key: &PolicyKey, joins: bool) {
+        let node = self.all.entry(id.clone()).or_default();
+        self.managed += usize::from(node.policies().is_empty());
+        node.adopt(key, joins);
+    }
+
+    /// A policy no longer targets a device. Returns whether the device is known.
+    pub fn release(&mut self, id: &NodeId, key: &PolicyKey) -> bool {
+        let Some(node) = self.all.get_mut(id) else {
+            return false;
+        };
+        let was_managed = !node.policies().is_empty();
+        node.release(key);
+        self.managed -= usize::from(was_managed && node.policies().is_empty());
+        true
+    }
+
+    /// How many devices a policy targets.
+    pub const fn managed(&self) -> usize {
+        self.managed
+    }
+
     /// Forgets a device.
     pub fn remove(&mut self, id: &NodeId) {
         // Its timer too, which would wake the engine for a device that is gone.
         self.timers.set(id, None);
-        self.all.remove(id);
+        let gone = self.all.remove(id);
+        self.managed -= usize::from(gone.is_some_and(|node| !node.policies().is_empty()));
     }
 
     /// Forgets everything that was read of each device, and every failure.
@@ -89,6 +115,25 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_managed_while_one_policy_targets_it() {
+        let mut devices = Devices::default();
+        let (a, b): (NodeId, NodeId) = ("n1CNTRL".parse().unwrap(), "n2CNTRL".parse().unwrap());
+        let keys = ["x", "y"].map(|name| PolicyKey::new("network", name));
+        for key in &keys {
+            devices.adopt(&a, key, false);
+            devices.adopt(&a, key, false);
+        }
+        devices.adopt(&b, &keys[0], false);
+        assert_eq!(devices.managed(), 2);
+        assert!(devices.release(&a, &keys[0]) && devices.managed() == 2);
+        assert!(devices.release(&a, &keys[1]) && devices.release(&a, &keys[1]));
+        assert_eq!(devices.managed(), 1);
+        devices.remove(&a);
+        devices.remove(&b);
+        assert!(devices.managed() == 0 && !devices.release(&b, &keys[0]));
+    }
 
     #[test]
     fn a_device_that_is_forgotten_has_no_timer_and_an_unknown_one_gets_none() {

@@ -84,6 +84,8 @@ pub struct TailnetReport {
     pub domain: Option<String>,
     /// The number of its own devices, once the list has been read.
     pub devices: Option<usize>,
+    /// How many of them no policy targets. `None` as long as it is unknown which devices the policies target.
+    pub unmanaged: Option<usize>,
     /// The devices that could not be read completely.
     pub unreadable: UnreadableDevices,
     /// Nothing is sent for any policy.

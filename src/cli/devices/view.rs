@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     cli::{
         output::printable,
-        table::{Style, lines},
+        table::{Style, keep_words, lines},
     },
     model::{Device, DeviceField, NodeId, RouteSet, TagSet},
     plan::{DeviceIndex, Owner, PolicyInput, Selector, bind},
@@ -23,7 +23,7 @@ const UNREADABLE: &str = "unreadable";
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct View<'a> {
-    node_id: &'a NodeId,
+    pub node_id: &'a NodeId,
     name: &'a str,
     hostname: &'a str,
     os: &'a str,
@@ -36,7 +36,7 @@ pub(super) struct View<'a> {
     tags: &'a TagSet,
     ipv4: Option<Ipv4Addr>,
     authorized: bool,
-    external: bool,
+    pub external: bool,
     key_expiry_disabled: bool,
     expires: Option<Timestamp>,
     last_seen: Option<Timestamp>,
@@ -50,7 +50,7 @@ pub(super) struct View<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<&'static str>,
     /// The policies that target it. `null` if the command got no policies.
-    managed_by: Option<Vec<String>>,
+    pub managed_by: Option<Vec<String>>,
 }
 
 impl<'a> View<'a> {
@@ -218,9 +218,14 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
         let last_seen = view
             .last_seen
             .map(|time| time.strftime("%Y-%m-%d %H:%M").to_string());
+        let owner = view.owner();
         let mut row = vec![
             printable(view.label()),
-            view.owner(),
+            if style.width.is_some() {
+                short_lines(&owner)
+            } else {
+                owner
+            },
             view.routes(),
             view.key(now),
             last_seen.unwrap_or_default(),
@@ -242,7 +247,24 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
         row.extend(view.managed_by.as_ref().map(|of| of.join(", ")));
         table.add_row(row);
     }
+    // What matters least goes first.
+    keep_words(&mut table, style, &["LAST SEEN", "KEY", "ROUTES"]);
     lines(&table)
+}
+
+/// The most columns of a line with several tags.
+const TAGS: usize = 24;
+
+/// A list on several lines, so that no tag is broken.
+fn short_lines(list: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for entry in list.split_inclusive(',') {
+        match lines.last_mut() {
+            Some(line) if line.len() + entry.len() <= TAGS => line.push_str(entry),
+            _ => lines.push(entry.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

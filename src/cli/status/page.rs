@@ -66,6 +66,7 @@ pub(super) struct Versions {
 pub(super) struct TailnetView {
     pub name: String,
     pub devices: Option<u32>,
+    pub unmanaged_devices: Option<u32>,
     pub unreadable_devices: u32,
     pub policies: Option<u32>,
     pub changed_devices: Option<u32>,
@@ -186,6 +187,7 @@ impl Page {
         self.tailnets.push(TailnetView {
             name,
             devices: status.devices,
+            unmanaged_devices: status.unmanaged_devices,
             unreadable_devices: status.unreadable_devices_total.unwrap_or_default(),
             policies: status.policies,
             changed_devices: status.changed_devices,
@@ -308,7 +310,7 @@ mod tests {
         let object = json!({
             "apiVersion": "tailnet.dev/v1alpha1", "kind": "TailscaleTailnet",
             "metadata": {"name": "default"}, "spec": {"credentialsSecret": {"name": "tailscale"}},
-            "status": {"devices": 61, "policies": 2, "changedDevices": 1, "changeLimit": 6,
+            "status": {"devices": 61, "unmanagedDevices": 12, "policies": 2, "changedDevices": 1, "changeLimit": 6,
                        "lastPollTime": ago(minutes),
                        "conditions": condition("True", "Connected", message)},
         });
@@ -347,8 +349,8 @@ mod tests {
         leader: tsdp-7d9_ab12, lease renewed 0s ago
         versions: tsdp VERSION, controller tsdp:0.2.0
 
-        TAILNET  DEVICES  UNREADABLE  CHANGED  LIMIT  LAST POLL  REASON
-        default  61       0           1        6      4m         Connected
+        TAILNET  DEVICES  UNMANAGED  UNREADABLE  CHANGED  LIMIT  LAST POLL  REASON
+        default  61       12         0           1        6      4m         Connected
 
         POLICIES  REASON  FIRST
         1         InSync  network/router
@@ -375,8 +377,8 @@ mod tests {
         leader: tsdp-7d9_ab12, lease renewed 0s ago
         versions: tsdp VERSION, controller tsdp:0.2.0
 
-        TAILNET  DEVICES  UNREADABLE  CHANGED  LIMIT  LAST POLL  REASON
-        default  61       0           1        6      4m         Connected
+        TAILNET  DEVICES  UNMANAGED  UNREADABLE  CHANGED  LIMIT  LAST POLL  REASON
+        default  61       12         0           1        6      4m         Connected
 
         POLICIES  REASON     FIRST
         1         LimitHeld  network/all

@@ -66,6 +66,7 @@ impl Page {
         let titles = [
             "TAILNET",
             "DEVICES",
+            "UNMANAGED",
             "UNREADABLE",
             "CHANGED",
             "LIMIT",
@@ -79,6 +80,7 @@ impl Page {
             table.add_row([
                 style.cell(&tailnet.name, None),
                 style.cell(number(tailnet.devices), None),
+                style.cell(number(tailnet.unmanaged_devices), None),
                 style.cell(tailnet.unreadable_devices, None),
                 style.cell(number(tailnet.changed_devices), None),
                 style.cell(number(tailnet.change_limit), None),

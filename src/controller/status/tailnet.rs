@@ -47,6 +47,7 @@ pub fn of_tailnet(
         // Unknown until the first list of this process; until then the last values stay.
         tailnet: report.domain.clone().or(old.tailnet.clone()),
         devices: report.devices.map(count).or(old.devices),
+        unmanaged_devices: report.unmanaged.map(count).or(old.unmanaged_devices),
         policies: Some(count(report.policies)),
         missing_scopes: report
             .missing_scopes

@@ -17,6 +17,7 @@ impl Reports<'_> {
             failure: failure.cloned(),
             domain: self.observed.index().domain(),
             devices: (self.observed.lists() > 0).then(|| self.observed.index().own_count()),
+            unmanaged: self.unmanaged(),
             unreadable: self.observed.unreadable(),
             suspended: self.policies.guardrails().suspended(),
             policies: self.policies.len(),
@@ -43,6 +44,13 @@ impl Reports<'_> {
                 self.change_budget,
             ),
         }
+    }
+
+    /// How many devices no policy targets. Before a second list the policies for names have none.
+    fn unmanaged(&self) -> Option<usize> {
+        let is_known = self.gate.can_compare_lists(self.observed) && !self.matching.is_evaluating();
+        let all = self.observed.index().own_count();
+        is_known.then(|| all.saturating_sub(self.devices.managed()))
     }
 
     /// Some of the policies that the limit holds.

@@ -384,9 +384,8 @@ fn adopt_device(
     id: &NodeId,
     key: &PolicyKey,
 ) {
-    let node = devices.get_or_add(id);
     let joins = policies.get(key).is_some_and(|entry| !entry.is_urgent());
-    node.adopt(key, joins);
+    devices.adopt(id, key, joins);
     if let Some(entry) = policies.get_mut(key) {
         entry.reclaim(id);
     }
@@ -406,8 +405,7 @@ pub(super) fn release_binding(
         let next = entry.end_turn(id);
         dirty.plan_all(next);
     }
-    if let Some(node) = devices.get_mut(id) {
-        node.release(key);
+    if devices.release(id, key) {
         dirty.plan(id);
     }
 }

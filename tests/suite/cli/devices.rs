@@ -61,6 +61,80 @@ async fn wide_table_lists_what_the_narrow_one_counts() {
 }
 
 #[tokio::test]
+async fn the_list_can_be_narrowed_to_what_no_policy_one_policy_or_drift_concerns() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let listed = async |filter: &[&str]| {
+        let arguments = [&["devices", "-f", EXAMPLES], filter].concat();
+        let table = tailnet.run(&arguments).await.ok();
+        let names = table
+            .lines()
+            .skip(1)
+            .map(|line| line.split(' ').next().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&["--unmanaged"]).await, ["ben-phone", "nas"]);
+    for policy in ["fra-router", "network/fra-router"] {
+        assert_eq!(listed(&["--managed-by", policy]).await, ["fra-router"]);
+    }
+    // What was changed is in sync; what is held still differs.
+    let drifted = listed(&["--drifted"]).await;
+    tailnet.run(&["apply", "-f", EXAMPLES, "--yes"]).await;
+    let held = listed(&["--drifted"]).await;
+    assert!(held.len() < drifted.len(), "{drifted:?}, {held:?}");
+    let of_kiosk = ["--drifted", "--managed-by", "lobby-kiosk"];
+    assert_eq!(listed(&of_kiosk).await, [""; 0]);
+
+    for (arguments, problem) in [
+        (&["--unmanaged"][..], "--unmanaged needs policies"),
+        (&["--drifted"], "--drifted needs policies"),
+        (
+            &["-f", EXAMPLES, "--managed-by", "nosuch"],
+            "there is no such policy",
+        ),
+    ] {
+        let ran = tailnet.run(&[&["devices"], arguments].concat()).await;
+        assert!(ran.code == Some(1) && ran.err.contains(problem), "{ran:?}");
+    }
+}
+
+/// Neither a name nor a tag is broken in the middle; what matters least gives way.
+#[tokio::test]
+async fn a_narrow_terminal_shows_whole_names() {
+    let mut devices = demo_devices();
+    let tags = ["tag:router-of-frankfurt", "tag:site-fra", "tag:prod"];
+    devices.push(json!({"hostname": "fra-router-second-building", "tags": tags}));
+    let tailnet = Tailnet::of(devices).await;
+    for columns in ["80", "100", "200"] {
+        let mut command = tailnet.tsdp(&["devices", "-f", EXAMPLES]);
+        let ran: Ran = command
+            .env("COLUMNS", columns)
+            .output()
+            .await
+            .unwrap()
+            .into();
+        let table = ran.ok();
+        let width: usize = columns.parse().unwrap();
+        assert!(
+            table.lines().all(|line| line.chars().count() <= width),
+            "{table}"
+        );
+        let names = [
+            "fra-router-second-building",
+            "network/amelie-laptop",
+            "amelie@example.com",
+        ];
+        for name in names.iter().chain(&tags) {
+            assert!(table.contains(name), "{columns}: {table}");
+        }
+        let shows_all = table.contains("LAST SEEN");
+        assert!(
+            columns == "100" || shows_all == (columns == "200"),
+            "{table}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn json_and_yaml_have_the_same_content() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let json = ["devices", "-f", EXAMPLES, "-o", "json"];
