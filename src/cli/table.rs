@@ -1,7 +1,7 @@
 //! Tables for people.
 
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::UnicodeWidthStr;
 
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -100,7 +100,7 @@ fn cells(row: Option<&Row>) -> Vec<String> {
 
 fn longest_word(text: &str) -> usize {
     text.split_whitespace()
-        .map(|word| word.width())
+        .map(UnicodeWidthStr::width)
         .max()
         .unwrap_or(0)
 }
