@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::NodeId,
-    plan::{Mode, Policy, PolicyKey, Refusal},
+    plan::{Binding, Mode, Policy, PolicyKey, Refusal},
     tailnet::{
         device_state::DeviceState, devices::Devices, dirty::Dirty, evaluation::Evaluation,
         matching::Matching, observed::Observed, policy_entry::PolicyEntry, policy_set::PolicySet,
@@ -37,18 +37,19 @@ impl Targeting<'_> {
     /// none for it.
     pub(super) fn note_undecided(&mut self, key: &PolicyKey) {
         let is_first = !self.gate.can_compare_lists(self.observed);
-        let entry = self.policies.get(key);
-        let is_undecided = entry.is_some_and(|entry| {
+        let undecided = self.policies.get(key).filter(|entry| {
             let policy = entry.policy().as_deref().ok();
             let policy = policy.filter(|policy| policy.mode != Mode::Observe);
             let claims = policy.is_some_and(|policy| policy.desired.has_tailnet_wide());
             let has_device = entry.nodes().next().is_some();
-            claims
-                && !entry.is_deleting()
-                && !has_device
-                && (is_first || entry.targets().binding().is_none())
+            let binding = entry.targets().binding();
+            // The device that has replaced a missing one is bound only once that is proven to be gone.
+            let is_open = is_first || matches!(binding, None | Some(Binding::Missing(_)));
+            claims && !entry.is_deleting() && !has_device && is_open
         });
-        if is_undecided {
+        let is_undecided = undecided.is_some();
+        let waits_for_list = undecided.is_some_and(|entry| entry.targets().binding().is_none());
+        if waits_for_list || is_undecided && is_first {
             self.observed.compare_soon();
         }
         if self.matching.note_undecided(key, is_undecided) {

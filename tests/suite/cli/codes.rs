@@ -105,7 +105,7 @@ async fn a_saved_plan_among_manifests_is_an_error() {
         policy("more", "{hostname: fra-router}"),
     )
     .unwrap();
-    let message = "this is a plan that tsdp plan --out saved. Run tsdp apply with this file alone";
+    let message = "this is a plan that tsdp plan --out saved";
     for args in [
         &["plan", "-f", "plan.json"][..],
         &["plan", "-f", "-"],
@@ -117,6 +117,11 @@ async fn a_saved_plan_among_manifests_is_an_error() {
         // validate reports on stdout.
         ran.err += &ran.out;
         fails_with(&ran, message);
+        let help = ran.err.to_lowercase();
+        assert!(
+            help.contains("run tsdp apply with this file alone"),
+            "{help}"
+        );
     }
 }
 

@@ -22,7 +22,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
         .await;
     let first = stage.held_plan("nas", "").await;
     stage.policy_says("nas", &format!(
-        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}."
+        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.heldPlan. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}."
     )).await;
     stage
         .event(
@@ -51,7 +51,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
     // A typo is reported and blocks nothing.
     stage.approve(&NAS, "plan:0123456789abcdef,all").await;
     stage.policy_says("nas", &format!(
-        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}. In the annotation, 'all' approves nothing: write plan:HASH \
+        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.heldPlan. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}. In the annotation, 'all' approves nothing: write plan:HASH \
          or node:ID, with commas between several. In the annotation, plan:0123456789abcdef matches \
          no held plan; plan:{first} is held now."
     )).await;

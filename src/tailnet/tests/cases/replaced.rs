@@ -44,3 +44,39 @@ fn an_address_belongs_to_the_device_that_has_replaced_the_former_one() {
     assert_eq!(hold(&world), taken("name-1 (n9CNTRL)"));
     assert!(world.writes().is_empty(), "{:?}", world.writes());
 }
+
+/// A new process knows the former device from the status alone. Before it is proven to be gone, the policy has no
+/// device, and must not lose what it declared to one of lower precedence.
+#[test]
+fn a_policy_whose_device_was_replaced_during_a_restart_keeps_its_precedence() {
+    let address = |number, priority| Policy {
+        priority,
+        ..builders::policy(
+            number,
+            DesiredSettings {
+                settings: [SettingValue::Ipv4("100.80.9.9".parse().unwrap())].into(),
+                ..DesiredSettings::default()
+            },
+        )
+    };
+    let mut world = builders::world(2);
+    world.apply(address(1, 1));
+    world.apply(address(0, -1));
+    world.start();
+    world.run_for(Duration::from_mins(5));
+    assert_eq!(world.writes().len(), 1);
+    world.clear_seen();
+    world.model.remove(&model::node_id(1));
+    world.model.add(Device {
+        node_id: model::node_id(9),
+        ..model::device(1)
+    });
+    world.kill();
+    world.run_for(Duration::from_hours(1));
+    let changed = world
+        .writes()
+        .iter()
+        .flat_map(|call| call.nodes())
+        .collect::<Vec<_>>();
+    assert_eq!(changed, [&model::node_id(9)]);
+}

@@ -118,7 +118,7 @@ async fn a_commit_that_corrects_an_invalid_manifest_can_be_planned() {
     insta::assert_snapshot!(ran.err, @r"
     tsdp: --prune-from HEAD: these manifests are not valid. What their policies declared is unknown, and stays as it is:
       HEAD:now/text.yaml: cannot be read: it is not UTF-8 text
-      HEAD:now/broken.yaml:2:129: spec.tags[0]: 'nas' is not a valid tag: write it with its prefix, such as tag:router
+      HEAD:now/broken.yaml:2:129: spec.tags[0]: 'nas' is not a valid tag. Write tag:nas
     ");
     let out = ran.with_code(2);
     assert_eq!(out.matches("no longer declared").count(), 2, "{out}");
