@@ -12,6 +12,17 @@ use crate::{
     tailscale::Client,
 };
 
+/// Why a filter cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FilterError {
+    /// It would list every device, or none.
+    #[error("{0} needs policies. Add -f and a file or folder, or --from-cluster")]
+    WithoutPolicies(&'static str),
+    /// No policy has this name.
+    #[error("--managed-by {0}: there is no such policy. Write its name, or NAMESPACE/NAME")]
+    UnknownPolicy(String),
+}
+
 /// Filters that need policies.
 #[derive(Debug, Clone, Default, Args)]
 #[group(id = "filter", multiple = true)]
@@ -29,8 +40,8 @@ pub(super) struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Refuses a filter without policies: it would list every device, or none.
-    pub fn refuse_without_policies(&self, are_given: bool) -> Result<(), String> {
+    /// Refuses a filter without policies.
+    pub fn refuse_without_policies(&self, are_given: bool) -> Result<(), FilterError> {
         let flag = match self {
             _ if are_given => return Ok(()),
             Self {
@@ -43,9 +54,7 @@ impl FilterArgs {
             Self { drifted: true, .. } => "--drifted",
             Self { .. } => return Ok(()),
         };
-        Err(format!(
-            "{flag} needs policies. Add -f and a file or folder, or --from-cluster"
-        ))
+        Err(FilterError::WithoutPolicies(flag))
     }
 
     pub const fn drifted(&self) -> bool {
@@ -53,7 +62,10 @@ impl FilterArgs {
     }
 
     /// The keys of the policies that `--managed-by` names.
-    pub fn managers(&self, policies: &[PolicyInput]) -> Result<Option<BTreeSet<String>>, String> {
+    pub fn managers(
+        &self,
+        policies: &[PolicyInput],
+    ) -> Result<Option<BTreeSet<String>>, FilterError> {
         let Some(wanted) = &self.managed_by else {
             return Ok(None);
         };
@@ -62,9 +74,7 @@ impl FilterArgs {
             .filter(|it| it.key.name == *wanted || it.key.to_string() == *wanted);
         let keys: BTreeSet<String> = keys.map(|it| it.key.to_string()).collect();
         if keys.is_empty() {
-            return Err(format!(
-                "--managed-by {wanted}: there is no such policy. Write its name, or NAMESPACE/NAME"
-            ));
+            return Err(FilterError::UnknownPolicy(wanted.clone()));
         }
         Ok(Some(keys))
     }

@@ -40,8 +40,8 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
             "hash": first, "approveOn": "TailscaleDevicePolicy", "changes": 2, "devices": 1,
             "disruptiveChanges": 1,
             "summary": [
-                {"change": "enabledRoutes: +10.9.0.0/16 -192.168.178.0/24", "devices": 1, "disruptive": true},
-                {"change": "keyExpiry: Enabled → Disabled", "devices": 1, "disruptive": false},
+                {"change": "enabledRoutes: +10.9.0.0/16 -192.168.178.0/24", "devices": 1, "names": "nas", "disruptive": true},
+                {"change": "keyExpiry: Enabled → Disabled", "devices": 1, "names": "nas", "disruptive": false},
             ],
         })
     );
