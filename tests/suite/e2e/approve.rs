@@ -243,6 +243,53 @@ async fn the_page_about_the_cluster_says_who_leads_and_whether_action_is_require
     assert_eq!(json["tailnets"][0]["devices"], 8);
     let (code, _, error) = shell(&stage, "tsdp status --context nowhere").await;
     assert_eq!(code, 1, "{error}");
+    // The page again, and again what has changed meanwhile.
+    let watch = "(sleep 3; kubectl -n network delete tsdp nas --wait=false >&2) & \
+                 timeout 8 tsdp status --watch || true; wait";
+    let (_, pages, _) = shell(&stage, watch).await;
+    assert!(pages.matches("leader: ").count() >= 3, "{pages}");
+    let (first, last) = (
+        pages.find("leader: ").unwrap(),
+        pages.rfind("leader: ").unwrap(),
+    );
+    assert!(
+        pages[first..].contains(held) && !pages[last..].contains(held),
+        "{pages}"
+    );
+}
+
+/// A person who may not do it reads what kubectl would say.
+#[tokio::test]
+async fn what_the_cluster_forbids_is_refused_in_the_words_of_kubectl() {
+    let stage = Stage::new().await;
+    stage
+        .policy("nas", "{device: {hostname: nas}, keyExpiry: Disabled}")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    // The same credential, as another user.
+    let as_jane = format!(
+        "kubectl config view --raw -o json | \
+         sed 's/\"user\": {{/\"user\": {{\"as\": \"jane\",/' > {0}; export KUBECONFIG={0}; ",
+        config.display()
+    );
+    for (ours, theirs) in [
+        (
+            "tsdp approve nas -n network --yes",
+            "kubectl get tsdp nas -n network",
+        ),
+        (
+            "tsdp plan --from-cluster -n network",
+            "kubectl get tsdp -n network",
+        ),
+        ("tsdp status", "kubectl get tstn"),
+    ] {
+        let (code, _, said) = shell(&stage, &format!("{as_jane}{ours}")).await;
+        let (_, _, expected) = shell(&stage, &format!("{as_jane}{theirs}")).await;
+        assert_eq!(code, 1, "{said}");
+        assert!(expected.contains("User \"jane\" cannot "), "{expected}");
+        assert_eq!(said, expected, "{ours}");
+    }
 }
 
 /// Two screens of `kubectl describe`, and a pager for what is longer than one.
