@@ -282,7 +282,7 @@ impl TailnetRegistry {
     }
 
     fn tailnet_gone(&mut self, name: &str) {
-        self.objects.tailnets().gone(&name.to_owned());
+        self.objects.tailnet_gone(name);
         self.engine(name).forget_spec();
         // The tailnet from the environment has no resource that could be deleted.
         if self.sources.environment_tailnet() != Some(name) {

@@ -75,6 +75,15 @@ impl Objects {
         &self.tailnets
     }
 
+    /// A tailnet is gone.
+    pub fn tailnet_gone(&self, name: &str) {
+        let name = name.to_owned();
+        if let Some(known) = self.tailnets.get(&name) {
+            self.transitions.forget(known.uid());
+        }
+        self.tailnets.gone(&name);
+    }
+
     pub(super) fn transitions(&self) -> &Transitions {
         &self.transitions
     }
