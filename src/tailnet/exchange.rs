@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Answer, Failure, Request, Retry};
+use tracing::debug;
+
 use crate::{
     model::{AttributeKey, DesiredAttribute, NodeId, Reason},
     plan::{AttributeWrites, Call},
@@ -22,12 +24,16 @@ pub(super) enum Outcome {
 pub(super) async fn send(client: &Client, request: &Request) -> Outcome {
     let answer = match request {
         Request::Devices => match client.list().await {
-            Ok(list) => Ok(Answer::Devices {
-                devices: list.devices,
-                skipped: list.skipped,
-                date: list.date,
-                lacks: client.lacks().await,
-            }),
+            Ok(list) => {
+                let (devices, unreadable) = (list.devices.len(), list.skipped.total);
+                debug!(devices, unreadable, "poll");
+                Ok(Answer::Devices {
+                    devices: list.devices,
+                    skipped: list.skipped,
+                    date: list.date,
+                    lacks: client.lacks().await,
+                })
+            }
             Err(error) => Err(error),
         },
         Request::Device(id) => client

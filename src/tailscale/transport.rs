@@ -193,7 +193,7 @@ impl Transport {
             request = request.title(),
             status,
             request_id,
-            ?duration,
+            duration_ms = duration.as_millis(),
             failure = failure.map(|error| error.message.as_str()),
             "Tailscale API"
         );

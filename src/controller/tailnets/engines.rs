@@ -60,7 +60,7 @@ impl Engines {
                 // The seed spreads polls and retries, so that tailnets do not act in step.
                 let engine = Engine::new(unconnected(), fastrand::u64(..));
                 let driven = drive(engine, received, Arc::new(writer), self.stop.clone())
-                    .instrument(info_span!("tailnet", name));
+                    .instrument(info_span!("tailnet", tailnet = name));
                 self.tasks.spawn(async move {
                     driven.await;
                 });

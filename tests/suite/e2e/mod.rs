@@ -29,6 +29,7 @@ mod late;
 mod leaders;
 mod left_alone;
 mod limits;
+mod logs;
 mod main_path;
 mod metrics;
 mod outages;
