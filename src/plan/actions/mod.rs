@@ -154,6 +154,16 @@ pub fn expiry(
     })
 }
 
+/// When an expiry for this time can no longer begin.
+fn after_grace(at: Timestamp) -> Timestamp {
+    later(at, GRACE + SignedDuration::from_secs(1))
+}
+
+/// A time in a status can be edited: the last one that there is must not overflow.
+fn later(time: Timestamp, pause: SignedDuration) -> Timestamp {
+    time.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
 /// Whether the key has expired.
 fn is_past(device: &Device, now: Timestamp) -> bool {
     // A key that never expires works despite its past expiry. If that is unknown, nothing shows that it has
@@ -225,7 +235,7 @@ impl Actions {
             let kept = record.actions.expiries.keys();
             // Its record is dropped then, and not only when something else changes.
             for at in kept.filter(|at| Some(**at) != policy.desired.expire_key_at) {
-                actions.wake(*at + GRACE + SignedDuration::from_secs(1), context.now);
+                actions.wake(after_grace(*at), context.now);
             }
         }
         let mut ranked: Vec<_> = policies
@@ -254,9 +264,9 @@ impl Actions {
                 let before = device.expires;
                 self.desired(policy, Change::ExpireKey { at, before });
                 // If it has not begun by then, it is missed.
-                self.wake(at + GRACE + SignedDuration::from_secs(1), now);
+                self.wake(after_grace(at), now);
             }
-            Stage::Scheduled => self.wake(at.min(now + CLOCK_CHECK), now),
+            Stage::Scheduled => self.wake(at.min(later(now, CLOCK_CHECK)), now),
             Stage::Missed(_) | Stage::Waiting | Stage::Done => {}
         }
     }

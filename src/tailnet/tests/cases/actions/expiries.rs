@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::{
@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     model::ChangeLimit,
-    plan::{DesiredSettings, Field, Hold, Missed, Mode, Policy, PolicyRecord, Stage, Suspender},
+    plan::{
+        ActionRecords, DesiredSettings, Field, Hold, Missed, Mode, Policy, PolicyRecord, Stage,
+        Suspender,
+    },
     tailnet::{Input, Request, State},
 };
 
@@ -108,6 +111,25 @@ fn the_record_of_a_time_that_is_no_longer_declared_goes_an_hour_later() {
     assert_eq!(kept(&world), (1, false));
     world.run_for(HOUR);
     assert_eq!(kept(&world), (0, true));
+}
+
+#[test]
+fn a_status_with_the_last_time_that_there_is_does_no_harm() {
+    let mut world = world(1);
+    world.apply(policy(0, expiring(world.is_in(2 * HOUR))));
+    let mut actions = ActionRecords::default();
+    actions.finish_expiry(Timestamp::MAX, &node_id(0));
+    let record = PolicyRecord {
+        actions: actions.into(),
+        ..PolicyRecord::default()
+    };
+    world.policies.get_mut(&policy_key(0)).unwrap().record = record;
+    world.sign_in(0);
+    world.start();
+    world.run_for(3 * HOUR);
+    assert_eq!(world.model.expired.len(), 1);
+    assert_eq!(world.stages(), [(Stage::Done, 1)]);
+    world.assert_converged();
 }
 
 #[test]
