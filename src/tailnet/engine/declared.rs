@@ -133,12 +133,16 @@ impl Declarations<'_> {
         self.matching.forget_moves(key);
         // The frozen plan and the approved changes belong to the previous spec.
         entry.approval_mut().discard();
+        // What cannot be read answers no earlier failure: what the API has refused must not take precedence again.
+        let is_answer = entry.policy().as_ref().is_ok_and(|it| !it.is_invalid());
         for id in entry
             .nodes()
             .chain(entry.needed_record().managed.released_devices())
         {
             if let Some(node) = self.devices.get_mut(id) {
-                node.note_edit(key);
+                if is_answer {
+                    node.note_edit(key);
+                }
                 self.dirty.plan(id);
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    World,
+    Broken, World,
     builders::{SOON, attributes, blank, hostname, key, tags, world},
     contested::number,
     model::node_id,
@@ -223,6 +223,10 @@ fn an_address_that_the_api_refuses_is_free_for_the_next_policy() {
         world.model.devices[&node_id(1)].ipv4,
         Some([100, 80, 0, 77].into())
     );
+    // A spec that cannot be read answers no refusal.
+    world.break_spec(&policy_key(HOSTILE), Broken::Invalid);
+    world.run_for(SOON);
+    assert_undisturbed(&world, "refused, and invalid since");
 }
 
 /// As if a device that is never read has the key with another type.
@@ -236,6 +240,30 @@ fn an_attribute_that_the_api_refuses_fixes_no_type() {
     world.run_until(SOON);
     assert_undisturbed(&world, "refused");
     assert!(world.model.attributes[&node_id(1)].contains_key(&key("tier")));
+}
+
+#[test]
+fn a_spec_that_becomes_invalid_does_not_give_a_refused_type_precedence_again() {
+    let mut world = tailnet();
+    world.model.refuses_attributes_of = Some(node_id(0));
+    world.apply(hostile(hostname("host-0"), number("tier")));
+    // It sends nothing, so that the tailnet does not have its type either.
+    let suspended = Policy {
+        mode: Mode::Suspended(Suspender::Policy),
+        ..victim(hostname("host-1"), attributes(&[("tier", "gold")]))
+    };
+    world.apply(suspended);
+    world.start();
+    world.run_until(SOON);
+    let is_free = |world: &World| {
+        let report = device(world, VICTIM);
+        assert!(report.conflicts.is_empty(), "{report:#?}");
+        assert_eq!(hold(&report), Some(Hold::Suspended(Suspender::Policy)));
+    };
+    is_free(&world);
+    world.break_spec(&policy_key(HOSTILE), Broken::Invalid);
+    world.run_for(SOON);
+    is_free(&world);
 }
 
 #[test]

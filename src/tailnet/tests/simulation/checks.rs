@@ -315,51 +315,45 @@ impl World {
     /// No policy of higher precedence declares the key with another type, unless it may set the key nowhere
     /// or the tailnet cannot have that type.
     pub fn check_form(&self, attribute_type: &AttributeType) {
-        // Tags that were written and not read since may already match a policy, or not. A list may be older
-        // than a read, so that a policy may set the key on a device as listed, and not on the device as read.
-        let seen = [(true, true), (true, false), (false, true), (false, false)];
-        let deciding = seen.map(|(verified, now)| self.first_type(attribute_type, verified, now));
+        let decides = |view: TypeView| self.first_type(attribute_type, view);
         assert!(
-            deciding
-                .iter()
-                .any(|it| it.as_ref().is_none_or(|it| it == attribute_type)),
-            "{deciding:?} decides, not {attribute_type:?}"
+            TypeView::all().any(|view| decides(view).is_none_or(|it| it == *attribute_type)),
+            "{:?} decides, not {attribute_type:?}",
+            decides(TypeView(0))
         );
     }
 
-    /// The type of the policy that takes precedence for the key, among the devices whose tags are verified, or
-    /// among all. `now`: only the last report of a device tells whether the policy may set the key there.
-    pub fn first_type(
-        &self,
-        attribute_type: &AttributeType,
-        verified: bool,
-        now: bool,
-    ) -> Option<AttributeType> {
-        let policies = self.reported.policies.values();
-        let fleet = DeviceIndex::new(self.reported.devices.values().cloned());
-        let deciding = policies.filter(|(policy, record)| {
-            let binding = bind_policy(policy, record, &Approvals::default(), &fleet);
+    /// The type of the policy that takes precedence for the key.
+    fn first_type(&self, attribute_type: &AttributeType, view: TypeView) -> Option<AttributeType> {
+        let told = &self.reported;
+        let kept = told.kept.values().filter(|_| view.has(TypeView::MISSING));
+        let kept = kept.filter(|it| !told.devices.contains_key(&it.node_id));
+        let fleet = DeviceIndex::new(told.devices.values().chain(kept).cloned());
+        let allows = |policy: &Policy, id: &NodeId| {
+            let former = told.previous.get(id).filter(|_| view.has(TypeView::FORMER));
+            let mut seen = fleet.get(id).into_iter().chain(former);
             let field = PolicyField::PostureAttributes;
+            seen.any(|it| told.guards.guardrails.denies(policy, field, it).is_none())
+        };
+        let deciding = told.policies.values().filter(|(policy, record)| {
+            let binding = bind_policy(policy, record, &Approvals::default(), &fleet);
             let mut targets = binding.nodes();
             policy.mode != Mode::Observe
-                && !self.reported.deleting.contains(&policy.key)
+                && !(told.deleting.contains(&policy.key)
+                    && !(view.has(TypeView::INVALID) && policy.is_invalid()))
                 && is_decided(policy, record)
                 && targets.any(|id| {
-                    !(verified && self.reported.unverified_tags.contains(id))
-                        && self.reported.allows(policy, field, id, now)
+                    (view.has(TypeView::UNVERIFIED) || !told.unverified_tags.contains(id))
+                        && allows(policy, id)
                 })
         });
         let deciding = deciding.map(|(policy, _)| policy);
-        let present: BTreeSet<AttributeType> = self
-            .reported
-            .read
-            .values()
-            .flat_map(AttributeType::all)
-            .collect();
+        let present: BTreeSet<AttributeType> =
+            told.read.values().flat_map(AttributeType::all).collect();
         let can_hold = |claim: &AttributeType| {
             let mut present = present.iter();
             *claim == *attribute_type
-                || !self.reported.refused.contains(claim)
+                || (view.has(TypeView::REFUSED) || !told.refused.contains(claim))
                     && !present.any(|it| it.key.folded() == claim.key.folded() && it != claim)
         };
         let claims = deciding.flat_map(|policy| {
@@ -392,6 +386,32 @@ impl World {
             holders.iter().any(|holder| owned(holder)) || self.reported.due(id).keys.contains(key),
             "{key} of {id} is owned by no policy: {holders:?}"
         );
+    }
+}
+
+/// What the engine may take for true when it decides the type of a key.
+#[derive(Debug, Clone, Copy)]
+struct TypeView(u8);
+
+impl TypeView {
+    /// Devices whose tags were written and not read since count: they may already match a policy, or not.
+    const UNVERIFIED: u8 = 1;
+    /// A list may be older than a read, so that a policy may set the key on a device as listed, and not on the
+    /// device as read.
+    const FORMER: u8 = 2;
+    /// What the API refused may be tried again, and counts until it is refused again.
+    const REFUSED: u8 = 4;
+    /// Devices that the last list lacks count, until they are proven to be gone.
+    const MISSING: u8 = 8;
+    /// A policy that is being deleted counts until it is gone, if its spec cannot be read.
+    const INVALID: u8 = 16;
+
+    fn all() -> impl Iterator<Item = Self> {
+        (0..32).map(Self)
+    }
+
+    const fn has(self, part: u8) -> bool {
+        self.0 & part != 0
     }
 }
 

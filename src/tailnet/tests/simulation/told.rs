@@ -39,6 +39,8 @@ pub struct EngineInputs {
     pub refused: BTreeSet<AttributeType>,
     /// The devices before the last list. The list may be older than a read of one of them.
     pub previous: BTreeMap<NodeId, Device>,
+    /// The devices of this process as they were last reported, but for those that are proven to be gone.
+    pub kept: BTreeMap<NodeId, Device>,
     /// The keys that each policy object (by its UID) may have set in any process: it declared them while it
     /// was enforced, on devices that it targeted then.
     pub managed: Managed,
@@ -218,15 +220,6 @@ impl EngineInputs {
         seen.any(|device| self.policies.values().any(|policy| may(policy, device)))
     }
 
-    /// Whether the guardrails permit a policy to change a field of a device.
-    pub fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId, now: bool) -> bool {
-        let before = self.previous.get(id).filter(|_| !now);
-        let seen = [self.devices.get(id), before];
-        let guardrails = &self.guards.guardrails;
-        let mut seen = seen.into_iter().flatten();
-        seen.any(|device| guardrails.denies(policy, field, device).is_none())
-    }
-
     /// Whether the guardrails permit adding or removing this entry of a list.
     pub fn own<T: Entry>(&self, id: &NodeId, entry: &T) -> bool {
         let seen = [self.devices.get(id), self.previous.get(id)];
@@ -247,6 +240,7 @@ impl EngineInputs {
                 let reported = devices.iter().map(by_id).collect();
                 self.previous = std::mem::replace(&mut self.devices, reported);
                 self.last_list = self.devices.keys().cloned().collect();
+                self.kept.extend(self.devices.clone());
                 self.seen.extend(self.last_list.iter().cloned());
                 self.unverified_tags.clear();
                 // A device that is shared in is none of the tailnet's own, and stays gone.
@@ -262,6 +256,7 @@ impl EngineInputs {
                 }
                 self.unverified_tags.remove(&id);
                 self.seen.insert(id.clone());
+                self.kept.insert(id.clone(), (**device).clone());
                 self.devices.insert(id, (**device).clone());
             }
             Err(failure) if failure.reason == Reason::Refused => {
@@ -276,6 +271,7 @@ impl EngineInputs {
             }
             Err(failure) if failure.reason == Reason::DeviceNotFound => {
                 if let Some(Request::Device(id)) = self.in_flight.get(&ticket) {
+                    self.kept.remove(id);
                     self.gone.insert(id.clone());
                 }
             }
