@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use connect::{connection::Connector, environment::Environment};
 use election::{Election, Leadership, handover};
-use serve::{health, metrics::Metrics, webhook::Webhooks};
+use serve::{health, metrics::Metrics, traces::Collector, webhook::Webhooks};
 use tailnets::{
     event::{ControllerEvent, Lookups},
     registry::TailnetRegistry,
@@ -68,6 +68,7 @@ pub async fn run(
         .namespace
         .clone()
         .unwrap_or_else(|| own_namespace(&config));
+    let collector = Collector::of_environment();
     let vital = Vital::start().map_err(StartError::Thread)?;
     let electing_client = vital.client(config.clone()).map_err(unusable)?;
     let client = Client::try_from(config).map_err(unusable)?;
@@ -110,6 +111,7 @@ pub async fn run(
     // After the drain: once the lease is released, the next leader may write at once.
     electing.cancel();
     let _ = election.await;
+    collector.close().await;
     // Last, so that no probe fails while the process drains.
     serving.cancel();
     Ok(())

@@ -20,7 +20,7 @@ mod error;
 mod identity;
 mod invites;
 mod json;
-mod no_answer;
+pub(crate) mod no_answer;
 mod permit;
 mod request;
 mod response;

@@ -7,7 +7,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 
 /// No connection, or no answer. `within`: how long the request waited at most.
-pub(super) fn unanswered(error: &reqwest::Error, within: Duration) -> String {
+pub fn unanswered(error: &reqwest::Error, within: Duration) -> String {
     let (server, cause) = (server(error), cause(error));
     let seconds = within.as_secs_f64();
     match (error.is_connect(), error.is_timeout()) {

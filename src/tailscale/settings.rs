@@ -42,12 +42,14 @@ pub struct Timeouts {
 pub type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 
 /// One exchange with the API; a request that is repeated has several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// The endpoint.
     pub endpoint: Endpoint,
     /// The HTTP status; `None` without an answer.
     pub status: Option<u16>,
+    /// The ID that the API gave the request.
+    pub request_id: Option<String>,
     /// The failure, if any.
     pub failure: Option<Kind>,
     /// The time from sending to the end of the body.

@@ -201,6 +201,7 @@ impl Transport {
             observe(&Observation {
                 endpoint: request.endpoint,
                 status,
+                request_id: request_id.clone(),
                 failure: failure.map(Error::kind),
                 duration,
             });

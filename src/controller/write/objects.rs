@@ -5,6 +5,7 @@ use std::{fmt::Debug, sync::Arc};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Client, Resource};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use super::{
     event::Event,
@@ -16,7 +17,11 @@ use super::{
 };
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
-    controller::{election::Leadership, serve::metrics::Metrics, watch::readiness::Readiness},
+    controller::{
+        election::Leadership,
+        serve::{metrics::Metrics, traces},
+        watch::readiness::Readiness,
+    },
     plan::PolicyKey,
     tailnet::Term,
 };
@@ -129,7 +134,11 @@ impl Objects {
         if !self.leads(term) {
             return Err(NotWritten::Failed);
         }
-        write_status(api, over, part, (&self.metrics, &self.readiness)).await
+        let (began, namespace, name) = (Instant::now(), over.namespace, over.name);
+        let written = write_status(api, over, part, (&self.metrics, &self.readiness)).await;
+        let (kind, took) = (K::kind(&()), began.elapsed());
+        traces::wrote_status(&kind, namespace, name, took, written.is_ok());
+        written
     }
 
     /// Writes an Event about a tailnet, if that can be done at once.

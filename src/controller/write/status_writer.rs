@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     api::TailscaleTailnetStatus as TailnetStatus,
-    controller::{serve::metrics::TailnetMetrics, status},
+    controller::{
+        serve::{metrics::TailnetMetrics, traces},
+        status,
+    },
     plan::PolicyKey,
     tailnet::{
         Backlog, Notification, PolicyReport, Recorded, Reporter, State, TailnetReport, Term,
@@ -99,6 +102,7 @@ impl Reporter for StatusWriter {
     }
 
     fn stepped(&self, took: Duration) {
+        traces::planned(&self.tailnet, took);
         if let Some(metrics) = self.metrics() {
             metrics.planned(took);
         }

@@ -43,6 +43,7 @@ mod start_up;
 mod tailnet_wide;
 mod tenants;
 mod terms;
+mod traces;
 mod transitions;
 mod unreadable;
 mod upgrade;

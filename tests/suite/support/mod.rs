@@ -1,6 +1,7 @@
 //! Shared by the tests: a control plane, its kubectl, waiting, and the stage for the controller.
 
 mod cable;
+mod collector;
 mod controller;
 mod documents;
 mod generated;
@@ -17,6 +18,7 @@ mod wait;
 use tsdp::local::{Binaries, ControlPlane};
 
 pub use cable::Cable;
+pub use collector::{Collector, Span};
 pub use controller::Controller;
 pub use documents::documents;
 pub use generated::{assert_generated, assert_generated_folder};

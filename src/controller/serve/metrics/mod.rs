@@ -42,7 +42,7 @@ pub(in crate::controller) use self::{
     tailnet::TailnetMetrics,
 };
 use crate::{
-    controller::{election::Leadership, watch::readiness::Readiness},
+    controller::{election::Leadership, serve::traces, watch::readiness::Readiness},
     plan::PolicyKey,
     tailnet::PolicyReport,
     tailscale::{Bucket, Observation, Observer},
@@ -139,9 +139,15 @@ impl Metrics {
     /// Observes the requests of a tailnet, which take from this bucket.
     pub(in crate::controller) fn observer(&self, tailnet: &str, bucket: Arc<Bucket>) -> Observer {
         // A connection may be made while its tailnet is deleted. That must not bring the series back.
-        let tailnet = self.tailnet(tailnet).unwrap_or_default();
+        let (name, tailnet) = (
+            tailnet.to_owned(),
+            self.tailnet(tailnet).unwrap_or_default(),
+        );
         tailnet.takes_from(bucket);
-        Arc::new(move |seen: &Observation| tailnet.requested(seen))
+        Arc::new(move |seen: &Observation| {
+            tailnet.requested(seen);
+            traces::requested(&name, seen);
+        })
     }
 
     pub(in crate::controller) fn status_written(&self) {

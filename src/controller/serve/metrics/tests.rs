@@ -23,6 +23,7 @@ fn seen(endpoint: Endpoint, status: Option<u16>) -> Observation {
     Observation {
         endpoint,
         status,
+        request_id: None,
         failure: (status != Some(200)).then_some(Kind::ServerError),
         duration: Duration::from_millis(200),
     }
