@@ -23,6 +23,7 @@ mod guards;
 mod held;
 mod hostile;
 mod identity;
+mod incidents;
 mod install;
 mod invites;
 mod late;

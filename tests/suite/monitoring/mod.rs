@@ -6,3 +6,5 @@ mod incidents;
 mod picture;
 mod queries;
 mod scraper;
+
+pub use scraper::Prometheus;

@@ -18,11 +18,11 @@ pub struct Prometheus {
 /// A scrape each second: a test must not take minutes.
 const CONFIGURATION: &str = "global: {scrape_interval: 1s, evaluation_interval: 1s}\n\
      rule_files: [RULES]\n\
-     scrape_configs: [{job_name: tsdp, static_configs: [{targets: ['TARGET']}]}]\n";
+     scrape_configs: [{job_name: tsdp, static_configs: [{targets: [TARGETS]}]}]\n";
 
 impl Prometheus {
-    /// Starts it with the alerts of the repository, for the controller at this address.
-    pub async fn scraping(target: &str) -> Self {
+    /// Starts it with the alerts of the repository, for the controllers at these addresses.
+    pub async fn scraping(targets: &[&str]) -> Self {
         let program = prometheus_program("prometheus", "PROMETHEUS");
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -31,7 +31,7 @@ impl Prometheus {
             "/deploy/helm/tsdp/files/alerts.yaml"
         );
         let configuration = CONFIGURATION
-            .replace("TARGET", target)
+            .replace("TARGETS", &targets.join(", "))
             .replace("RULES", rules);
         fs::write(path("prometheus.yaml"), configuration).unwrap();
         let log = fs::File::create(path("log")).unwrap();
