@@ -134,7 +134,7 @@ impl Observed {
     /// All devices that could not be read completely.
     pub fn unreadable(&self) -> UnreadableDevices {
         let mut all = UnreadableDevices::default();
-        for device in self.index.devices().filter_map(Device::unread) {
+        for device in self.index.unreadable().filter_map(Device::unread) {
             all.push(device);
         }
         all.append(&self.skipped);

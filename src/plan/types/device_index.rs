@@ -1,6 +1,6 @@
 use std::{
     borrow::Borrow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     net::Ipv4Addr,
 };
@@ -19,6 +19,8 @@ pub struct DeviceIndex {
     /// Boxed, because a half-full node of the tree is common, and a device is large.
     devices: BTreeMap<NodeId, Box<Device>>,
     own: usize,
+    /// Those with a field that cannot be read: every step of an engine asks for them.
+    unreadable: BTreeSet<NodeId>,
     by_legacy_id: HashMap<Box<str>, Ids>,
     by_label: HashMap<Box<str>, Ids>,
     by_hostname: HashMap<Box<str>, Ids>,
@@ -48,6 +50,11 @@ impl DeviceIndex {
                 self.index(&device);
             }
             None => self.index(&device),
+        }
+        if device.unreadable.is_empty() {
+            self.unreadable.remove(&id);
+        } else {
+            self.unreadable.insert(id.clone());
         }
         self.devices.insert(id, Box::new(device));
     }
@@ -84,6 +91,7 @@ impl DeviceIndex {
 
     /// Removes a device that is no longer in the tailnet.
     pub fn remove(&mut self, id: &NodeId) {
+        self.unreadable.remove(id);
         let Some(device) = self.devices.remove(id).filter(|device| !device.external) else {
             return;
         };
@@ -114,6 +122,11 @@ impl DeviceIndex {
     /// All devices, by id.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values().map(Box::as_ref)
+    }
+
+    /// The devices with a field that cannot be read, by id.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Device> {
+        self.unreadable.iter().filter_map(|id| self.get(id))
     }
 
     /// The number of the tailnet's own devices, without external ones.

@@ -181,6 +181,7 @@ impl DeviceState {
     pub fn take_device(&mut self, device: Device, requested_at: Duration) -> Device {
         let device = self.with_known_routes(device);
         self.note_listed();
+        self.in_flight.shown();
         self.device.succeeded(requested_at);
         device
     }
@@ -224,6 +225,7 @@ impl DeviceState {
     /// reset the backoffs of all policies.
     pub fn note_listed(&mut self) -> bool {
         let was_required = self.device.satisfy();
+        self.in_flight.settle();
         // A list has no attributes, so it verifies none.
         self.progress
             .verify(|field| !matches!(field, Field::Attribute(_)))

@@ -1,6 +1,7 @@
 //! The requests of a device that are in flight, and the lists that are older than its last answer.
 
 use super::{DeviceState, Scope};
+use crate::model::Device;
 
 impl DeviceState {
     /// Whether a request for it is in flight.
@@ -27,6 +28,24 @@ impl DeviceState {
     /// Lists have no attributes, so requests for those do not count.
     pub const fn is_newer_than(&self, requested_at: u64) -> bool {
         self.in_flight.is_newer_than(requested_at)
+    }
+
+    /// Takes what a list shows that is not taken over, as a write may be newer ([`Self::is_newer_than`]). If it shows
+    /// another device than the known one, no further write rests on what is known.
+    pub fn take_older(&mut self, known: &Device, listed: &Device, requested_at: u64) {
+        let listed = Device {
+            // It changes by itself.
+            last_seen: known.last_seen,
+            ..listed.clone()
+        };
+        if !self.in_flight.is_read_since(requested_at) && known.facts_differ(&listed) {
+            self.in_flight.doubt();
+        }
+    }
+
+    /// Whether it must be read before the next write.
+    pub const fn is_doubted(&self) -> bool {
+        self.in_flight.is_in_doubt()
     }
 
     /// Whether its routes were read after a list was requested at this revision.

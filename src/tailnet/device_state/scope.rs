@@ -41,7 +41,11 @@ pub(super) struct InFlight {
     /// Reads of its routes, and requests for its attributes.
     of_parts: u32,
     device_revision: u64,
+    /// At the last answer that showed the device.
+    read_revision: u64,
     routes_revision: u64,
+    /// A list that may be older than a write showed it otherwise than it is known.
+    in_doubt: bool,
 }
 
 impl InFlight {
@@ -69,6 +73,29 @@ impl InFlight {
 
     pub const fn is_newer_than(&self, requested_at: u64) -> bool {
         self.of_device > 0 || self.device_revision > requested_at
+    }
+
+    /// Whether an answer shows it as it was after a list was requested at this revision.
+    pub const fn is_read_since(&self, requested_at: u64) -> bool {
+        self.read_revision > requested_at
+    }
+
+    /// The last answer has shown it.
+    pub const fn shown(&mut self) {
+        self.read_revision = self.device_revision;
+        self.in_doubt = false;
+    }
+
+    pub const fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    pub const fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    pub const fn settle(&mut self) {
+        self.in_doubt = false;
     }
 
     pub const fn has_newer_routes(&self, requested_at: u64) -> bool {

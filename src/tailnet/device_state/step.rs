@@ -80,10 +80,7 @@ impl DeviceState {
         }
         // A read of the device comes first: every later decision rests on what it shows.
         if self.device.is_required() {
-            return match self.device.retry_at(now) {
-                Some(retry_at) => Step::Rest(Some(retry_at)),
-                None => Step::Read(Request::Device(id.clone())),
-            };
+            return self.read_device(id, now);
         }
         if self.attributes_due(refresh, now) {
             return Step::Read(Request::Attributes(id.clone()));
@@ -94,6 +91,8 @@ impl DeviceState {
         match next_call(&self.plan, &self.blocked(list_trusted, now)) {
             // Without a durable record, a crash would lose what was changed (docs/decisions/0019).
             Some(_) if !recorded => Step::Blocked(Cause::Record),
+            // A guardrail may protect it by now.
+            Some(_) if self.is_doubted() => self.read_device(id, now),
             // Someone may have approved a route or set a tag since the list. A request that replaces a whole
             // list sends unmanaged entries along, so they must be fresh. A change that cannot be undone must
             // rest on fresh facts too.
@@ -112,6 +111,13 @@ impl DeviceState {
             }
             None if self.can_verify(now) => Step::Verify,
             None => Step::Rest(self.rest_until(refresh, now)),
+        }
+    }
+
+    fn read_device(&self, id: &NodeId, now: Duration) -> Step {
+        match self.device.retry_at(now) {
+            Some(retry_at) => Step::Rest(Some(retry_at)),
+            None => Step::Read(Request::Device(id.clone())),
         }
     }
 
@@ -322,6 +328,42 @@ mod tests {
         assert_eq!(cause(&step), Some(Cause::Record));
         let step = DeviceState::default().next_step(&id(), unrecorded);
         assert!(matches!(step, Step::Rest(None)));
+    }
+
+    #[test]
+    fn a_list_that_crosses_a_write_and_shows_another_device_costs_a_read_before_the_next_write() {
+        let known = Device::plain(id());
+        let renamed = Device {
+            hostname: "guarded".to_owned(),
+            ..known.clone()
+        };
+        let seen_again = Device {
+            last_seen: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..known.clone()
+        };
+        let after = |listed: &Device, is_read_since: bool| {
+            let mut device = device();
+            device.request_sent(Scope::Device);
+            if is_read_since {
+                device.request_finished(Scope::Device, 7);
+                device.take_device(known.clone(), CONTEXT.now);
+                device.request_sent(Scope::Device);
+            }
+            device.take_older(&known, listed, 6);
+            device.request_finished(Scope::Device, 8);
+            device
+        };
+        let reads = |device: &DeviceState| {
+            let step = device.next_step(&id(), CONTEXT);
+            matches!(step, Step::Read(Request::Device(_)))
+        };
+        assert!(!reads(&after(&known, false)) && !reads(&after(&seen_again, false)));
+        // The read is newer than the list.
+        assert!(!reads(&after(&renamed, true)));
+        let mut doubted = after(&renamed, false);
+        assert!(reads(&doubted) && doubted.is_doubted());
+        doubted.note_listed();
+        assert!(!reads(&doubted));
     }
 
     #[test]

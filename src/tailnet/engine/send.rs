@@ -157,8 +157,10 @@ pub(super) fn still_wants(
             // A device that the last list lacks may be gone, or be another tailnet's now.
             !observed.absence().is_missing(id)
                 && node.is_some_and(|node| {
-                    let blocked = node.blocked(list_trusted, now.monotonic);
-                    is_planned(call, &in_flight.differences, id, node, &blocked)
+                    !node.is_doubted() && {
+                        let blocked = node.blocked(list_trusted, now.monotonic);
+                        is_planned(call, &in_flight.differences, id, node, &blocked)
+                    }
                 })
         })
 }

@@ -253,3 +253,21 @@ fn the_cost_of_expressions_is_small_even_for_hostile_ones() {
         assert!(taken.as_secs() < 5, "{text}");
     }
 }
+
+/// Before the second list, policies for names have found no device yet.
+#[test]
+fn devices_that_no_policy_targets_are_counted_once_it_is_known_which_ones_are() {
+    let mut world = servers(3);
+    world.apply(fleet(tags(&["tag:s"])));
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = [].into();
+    world.start();
+    while world.engine.observed().lists() == 0 {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.engine.observed().lists(), 1);
+    assert_eq!(world.tailnet_report.unmanaged, None);
+    world.run_for(Duration::from_mins(3));
+    assert_eq!(world.tailnet_report.unmanaged, Some(1));
+}

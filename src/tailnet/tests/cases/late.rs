@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{
     Event, World,
     builders::{SOON, attributes, policy, policy_key, tags, world},
@@ -71,7 +73,7 @@ fn at_least(desired: DesiredSettings) -> Policy {
 
 #[test]
 fn a_change_that_is_no_longer_desired_is_not_sent() {
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
         ("edited", |world| world.apply(policy(0, tags(&["tag:b"])))),
         ("suspended", |world| {
             world.apply(Policy {
@@ -91,6 +93,16 @@ fn a_change_that_is_no_longer_desired_is_not_sent() {
             );
             world.step(Input::connection(Err(failure)));
         }),
+        (
+            "protected by the hostname that a list shows meanwhile",
+            |world| {
+                let protected = json!({"hostnames": ["guarded"], "trustClaims": true});
+                world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": [protected]}));
+                let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+                device.hostname = "guarded".to_owned();
+                world.step(Input::Poll);
+            },
+        ),
         ("in an outage", |world| {
             world.faults.list_down = true;
             world.step(Input::Poll);
