@@ -20,6 +20,10 @@ histories MINUTES='10':
 history NAME SEEDS='5000' FIRST='0':
     TSDP_SEEDS={{SEEDS}} TSDP_SEED={{FIRST}} cargo test --release --lib -- histories::{{NAME}}
 
+# measures the parts of the controller whose names contain FILTER
+bench FILTER='':
+    cargo bench -- {{FILTER}}
+
 # writes every generated file again: CRDs, reference, statuses, health tests, messages
 generate:
     .ci/generate
