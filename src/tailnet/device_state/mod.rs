@@ -421,7 +421,8 @@ impl DeviceState {
         self.device.is_required()
             || self.progress.has_unverified_settings()
             || open.any(|it| {
-                it.is_action()
+                self.is_doubted()
+                    || it.is_action()
                     || (shares_tags && it.change.field() == Field::List(ListSetting::Tags))
             })
     }

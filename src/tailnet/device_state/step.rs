@@ -362,6 +362,12 @@ mod tests {
         assert!(!reads(&after(&renamed, true)));
         let mut doubted = after(&renamed, false);
         assert!(reads(&doubted) && doubted.is_doubted());
+        // A status must say why the change waits.
+        doubted
+            .device
+            .failed(backoff(CONTEXT.now + Duration::from_secs(9)));
+        assert_eq!(doubted.reads_in_force().count(), 1);
+        doubted.device.forget_backoff();
         doubted.note_listed();
         assert!(!reads(&doubted));
     }

@@ -46,7 +46,7 @@ pub struct EngineInputs {
     pub managed: Managed,
     /// The devices of the last list.
     pub last_list: BTreeSet<NodeId>,
-    /// Lists in flight that were requested over a former connection.
+    /// Lists in flight that were requested over a former connection or in a former term.
     former_lists: BTreeSet<Ticket>,
     /// The devices that any answer of this term and connection has shown.
     pub seen: BTreeSet<NodeId>,
@@ -163,15 +163,9 @@ impl EngineInputs {
                 }
                 self.lists.clear();
                 self.list_seen = false;
-                self.seen.clear();
+                self.end_lists();
             }
-            Input::Connection { .. } => {
-                self.seen.clear();
-                // A list of the former connection may still arrive, and the engine ignores it.
-                let lists = self.in_flight.iter();
-                let lists = lists.filter(|(_, request)| **request == Request::Devices);
-                self.former_lists.extend(lists.map(|(ticket, _)| *ticket));
-            }
+            Input::Connection { .. } => self.end_lists(),
             Input::Answered(ticket, answer) => {
                 self.learn(*ticket, answer);
                 self.in_flight.remove(ticket);
@@ -187,6 +181,15 @@ impl EngineInputs {
             }
             _ => {}
         }
+    }
+
+    /// A list of the former term or connection may still arrive, and the engine ignores it: it may have asked for a
+    /// newer one since.
+    fn end_lists(&mut self) {
+        self.seen.clear();
+        let lists = self.in_flight.iter();
+        let lists = lists.filter(|(_, request)| **request == Request::Devices);
+        self.former_lists.extend(lists.map(|(ticket, _)| *ticket));
     }
 
     pub fn admitted(&self, policy: Policy) -> Policy {
