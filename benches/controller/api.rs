@@ -22,7 +22,7 @@ fn device(number: usize) -> Value {
         "hostname": format!("server-{number}"),
         "clientVersion": "1.96.2-t8c6cb1cea-g2accf24a5",
         "updateAvailable": false,
-        "os": if number % 5 == 0 { "windows" } else { "linux" },
+        "os": if number.is_multiple_of(5) { "windows" } else { "linux" },
         "created": "2025-01-05T08:00:00Z",
         "connectedToControl": true,
         "lastSeen": "2026-06-19T17:07:49Z",

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use tsdp::{
     model::{ChangeLimit, Device, UnreadableDevices},
     plan::{Guardrails, PolicyInput},
-    tailnet::{Answer, Effect, Engine, Input, Now, Request, Settings, Term, Ticket},
+    tailnet::{
+        Answer, Effect, Engine, Input, Now, Request, Settings, TailnetDeclared, Term, Ticket,
+    },
 };
 
 /// An engine that leads and is connected.
@@ -41,7 +43,7 @@ impl Tailnet {
             tailnet.take(Input::Policy(Box::new(policy)));
         }
         tailnet.take(Input::PoliciesListed);
-        tailnet.take(Input::Tailnet(Default::default()));
+        tailnet.take(Input::Tailnet(TailnetDeclared::default()));
         tailnet.take(Input::Term(Some(Term::FIRST)));
         tailnet.take(Input::connection(Ok(())));
         // The second list shows which devices the first one lacked.

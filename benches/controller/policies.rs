@@ -31,7 +31,7 @@ pub fn fleets() -> Vec<PolicyInput> {
 }
 
 fn policy(number: usize, spec: Value) -> PolicyInput {
-    let key = PolicyKey::new("network", &format!("policy-{number}"));
+    let key = PolicyKey::new("network", format!("policy-{number}"));
     let spec = serde_json::from_value(spec).unwrap();
     convert::policy(
         key,
