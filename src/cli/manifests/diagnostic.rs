@@ -41,6 +41,17 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// The word before a diagnostic.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 impl Diagnostic {
     /// An error at a place.
     #[must_use]
@@ -90,6 +101,20 @@ impl Diagnostic {
         // The code last: two errors at one place keep their order between runs.
         (self.file.clone(), start, self.code)
     }
+
+    /// The problem with its place: `policies.yaml:7:3: spec.tags[0]: 'router' is not a valid tag`.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let place = match &self.place {
+            Some(place) => place.to_string(),
+            None => self.file.clone(),
+        };
+        // An error about a whole file has no field to name.
+        if self.field.steps().is_empty() {
+            return format!("{place}: {}", self.text.problem);
+        }
+        format!("{place}: {}: {}", self.field, self.text.problem)
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -114,11 +139,15 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 impl std::error::Error for Diagnostics {}
 
 impl fmt::Display for Diagnostics {
-    /// A line for each diagnostic.
+    /// Each diagnostic as a line for the problem and a line for the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the manifests are not valid (tsdp validate shows the lines):")?;
         for diagnostic in &self.0 {
-            write!(f, "\n  {diagnostic}")?;
+            let severity = diagnostic.severity.as_str();
+            write!(f, "\n{severity}: {}", diagnostic.problem())?;
+            if let Some(help) = &diagnostic.text.help {
+                write!(f, "\nhelp: {help}")?;
+            }
         }
         Ok(())
     }

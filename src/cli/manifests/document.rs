@@ -40,6 +40,13 @@ impl Document {
         &self.title
     }
 
+    /// The name of the object. Empty without one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let name = self.root.get("metadata").and_then(|it| it.get("name"));
+        name.and_then(Node::text).unwrap_or_default()
+    }
+
     /// The file of the object.
     #[must_use]
     pub fn source(&self) -> &Arc<Source> {

@@ -1,6 +1,6 @@
 //! The objects of a set of files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -54,8 +54,14 @@ impl From<Located<TailscaleDevicePolicy>> for LoadedPolicy {
 pub struct Manifests {
     /// The policies.
     pub policies: Vec<LoadedPolicy>,
+    /// The policies with errors, without the fields that have them. Only for the checks between objects.
+    pub incomplete_policies: Vec<LoadedPolicy>,
     /// The tailnets.
     pub tailnets: Vec<Located<TailscaleTailnet>>,
+    /// The tailnets with errors outside of their rules for policies. Only for the checks between objects.
+    pub incomplete_tailnets: Vec<Located<TailscaleTailnet>>,
+    /// The names of all tailnets, with the invalid ones.
+    pub tailnet_names: BTreeSet<String>,
     /// The invites.
     pub invites: Vec<Located<TailscaleDeviceInvite>>,
     /// The labels of the Namespace objects.

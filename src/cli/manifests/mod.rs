@@ -10,6 +10,7 @@ mod diagnostic;
 mod document;
 mod foreign;
 mod go_yaml;
+mod incomplete;
 mod input;
 mod loaded;
 mod objects;

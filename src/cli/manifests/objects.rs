@@ -11,6 +11,7 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, Related, Severity},
     document::Document,
     foreign::{self, NotYaml},
+    incomplete::{self, Invalid},
     loaded::{LoadedPolicy, Located, Manifests},
     path::FieldPath,
     schema::Schemas,
@@ -95,15 +96,29 @@ impl<'n> Reading<'n> {
         match kind.as_str() {
             "TailscaleDevicePolicy" => {
                 let policy = self.typed(document, &kind).map(LoadedPolicy::from);
-                let policy = policy.filter(|policy| self.can_be_planned(policy) && is_first);
-                self.manifests.policies.extend(policy);
+                match policy.and_then(|policy| self.planned(policy)) {
+                    Ok(policy) => self.manifests.policies.extend(is_first.then_some(policy)),
+                    Err(invalid) => {
+                        let rest = incomplete::policy(*invalid, self.namespace);
+                        let rest = rest.filter(|_| is_first);
+                        self.manifests.incomplete_policies.extend(rest);
+                    }
+                }
             }
             "TailscaleTailnet" => {
+                let name = document.name().to_owned();
                 let tailnet = self.typed(document, &kind);
-                self.manifests.tailnets.extend(tailnet.filter(|_| is_first));
+                self.manifests.tailnet_names.insert(name);
+                match tailnet {
+                    Ok(tailnet) => self.manifests.tailnets.extend(is_first.then_some(tailnet)),
+                    Err(invalid) => {
+                        let rest = incomplete::tailnet(*invalid).filter(|_| is_first);
+                        self.manifests.incomplete_tailnets.extend(rest);
+                    }
+                }
             }
             _ => {
-                let invite = self.typed(document, &kind);
+                let invite = self.typed(document, &kind).ok();
                 self.manifests.invites.extend(invite.filter(|_| is_first));
             }
         }
@@ -198,24 +213,29 @@ impl<'n> Reading<'n> {
         &mut self,
         document: Document,
         kind: &str,
-    ) -> Option<Located<T>> {
+    ) -> Result<Located<T>, Box<Invalid>> {
         let findings = self.schemas.check(kind, document.root());
         let findings = template::instead_of_values(findings, document.root());
         // Warnings do not count: the API server accepts the object.
-        let refused = findings.iter().any(|it| it.severity == Severity::Error);
+        let errors = findings.iter().filter(|it| it.severity == Severity::Error);
+        let errors: Vec<_> = errors.map(|it| it.field.clone()).collect();
         let diagnostics = findings.into_iter().map(|it| document.located(it));
         self.diagnostics.extend(diagnostics);
-        if refused {
-            return None;
-        }
         let declared = only_declared(document.root().given());
-        match serde_path_to_error::deserialize::<Value, T>(declared) {
+        if !errors.is_empty() {
+            return Err(Box::new(Invalid {
+                document,
+                declared,
+                errors,
+            }));
+        }
+        match serde_path_to_error::deserialize::<&Value, T>(&declared) {
             Ok(mut object) => {
                 if self.schemas.namespaced(kind) && object.namespace().is_none() {
                     // As kubectl, which fills in the namespace of its context.
                     object.meta_mut().namespace = Some(self.namespace.to_owned());
                 }
-                Some(Located { object, document })
+                Ok(Located { object, document })
             }
             // Rare, as the schema was checked: the type is stricter than its schema here.
             Err(error) => {
@@ -223,25 +243,33 @@ impl<'n> Reading<'n> {
                 let message = error.inner().to_string();
                 let diagnostic = document.diagnostic(Code::InvalidSpec, &field, message);
                 self.diagnostics.push(diagnostic);
-                None
+                Err(Box::new(Invalid {
+                    document,
+                    declared,
+                    errors: vec![field],
+                }))
             }
         }
     }
 
-    /// Whether the planner accepts the policy too. It finds errors that no CEL rule can find.
-    fn can_be_planned(&mut self, policy: &LoadedPolicy) -> bool {
+    /// The policy, if the planner accepts it too. It finds errors that no CEL rule can find.
+    fn planned(&mut self, policy: LoadedPolicy) -> Result<LoadedPolicy, Box<Invalid>> {
         let Err(errors) = &policy.input.policy else {
-            return true;
+            return Ok(policy);
         };
         for error in errors {
             // The errors of the planner begin with the path of the field.
-            let (field, message) = error.split_once(": ").unwrap_or(("", error));
-            let field = FieldPath::parse(field);
+            let (_, message) = error.split_once(": ").unwrap_or(("", error));
+            let field = incomplete::field_of(error);
             let text = Text::split(message);
             let diagnostic = policy.document.diagnostic(Code::InvalidSpec, &field, text);
             self.diagnostics.push(diagnostic);
         }
-        false
+        Err(Box::new(Invalid {
+            errors: errors.iter().map(|it| incomplete::field_of(it)).collect(),
+            declared: only_declared(policy.document.root().given()),
+            document: policy.document,
+        }))
     }
 
     /// Records the labels of a namespace, by which `allowedPolicies` can select policies.

@@ -12,14 +12,17 @@ use crate::{cli::output::printable, model::counted};
 /// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
 /// plan. Counted in bytes, of which a text has at least as many as characters.
 const MAX_LENGTH: usize = 60_000;
-/// What the groups may fill, so that released settings and notes have room too.
-const MAX_GROUPS: usize = 40_000;
-/// What the released settings may fill together with the groups.
-const MAX_RELEASED: usize = 48_000;
-/// Room for a last line that counts what is left out.
-const MAX_COUNTS: usize = 3_000;
+/// What the rows may fill, so that the counts of other groups, released settings and notes have room too.
+const MAX_ROWS: usize = 32_000;
+/// What the rows may fill together with the groups that are only counted.
+const MAX_GROUPS: usize = 44_000;
+/// What the released settings may fill together with the groups. In between are the groups that are counted
+/// together, at most three thousand characters.
+const MAX_RELEASED: usize = 52_000;
 /// The most characters of one value or reason.
 const MAX_TEXT: usize = 600;
+/// The most characters of the change of a group that is only counted.
+const MAX_COUNTED_TEXT: usize = 80;
 
 /// The plan in `GitHub`'s Markdown: a heading with the numbers, a row for each group, and notes. `all` names
 /// every device.
@@ -27,7 +30,9 @@ pub(super) fn render(view: &View<'_>, all: bool) -> String {
     let mut text = format!("### tsdp plan\n\n{}\n", view.totals);
     add_groups(&mut text, &groups(&view.changes), all);
     let released = released_lines(&view.released, all);
-    let released = released.iter().map(|line| prose(&shortened(line)));
+    let released = released
+        .iter()
+        .map(|line| prose(&shortened(line, MAX_TEXT)));
     add_list(
         &mut text,
         released.collect(),
@@ -35,8 +40,13 @@ pub(super) fn render(view: &View<'_>, all: bool) -> String {
         "released setting",
     );
     let notes = notes_in_groups(&view.notes, all).into_iter();
-    let notes = notes
-        .map(|(policy, message)| format!("{}: {}", code(&policy), prose(&shortened(&message))));
+    let notes = notes.map(|(policy, message)| {
+        format!(
+            "{}: {}",
+            code(&policy),
+            prose(&shortened(&message, MAX_TEXT))
+        )
+    });
     add_list(&mut text, notes.collect(), MAX_LENGTH, "note");
     text
 }
@@ -47,7 +57,7 @@ fn add_groups(text: &mut String, groups: &[Group<'_>], all: bool) {
     let mut shown = 0;
     for group in groups {
         let row = row(group, all);
-        let row = match MAX_GROUPS.checked_sub(text.len() + table.len() + MAX_COUNTS) {
+        let row = match MAX_ROWS.checked_sub(text.len() + table.len()) {
             Some(room) if row.len() <= room => row,
             // The number of the devices says more than no row.
             Some(room) => match self::row(group, false) {
@@ -66,30 +76,57 @@ fn add_groups(text: &mut String, groups: &[Group<'_>], all: bool) {
     add_rest(text, &groups[shown..]);
 }
 
-/// The changes that have no row, by severity and setting.
+/// The groups that have no row: a count for each, and for those that have no room either by severity and setting.
 fn add_rest(text: &mut String, groups: &[Group<'_>]) {
     if groups.is_empty() {
         return;
-    }
-    let mut kinds: BTreeMap<(Severity, String), usize> = BTreeMap::new();
-    for group in groups {
-        // Each attribute is a field, and there can be thousands.
-        let field = group.changes.first().map(|change| change.place.of_spec());
-        let field = field.map(|field| field.to_string()).unwrap_or_default();
-        *kinds.entry((group.severity, field)).or_default() += group.changes.len();
     }
     let changes = groups.iter().map(|group| group.changes.len()).sum();
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "\nNot shown: {} in {}.\n",
+        "\nOnly counted: {} in {}.\n",
         counted::<usize>(changes, "change"),
         counted(groups.len(), "group")
     );
-    for ((severity, field), changes) in kinds {
-        let (word, changes) = (label(severity), counted(changes, "change"));
-        let _ = writeln!(text, "- {}: {changes}{word}", code(&field));
+    let mut lines = groups.iter().map(|group| {
+        let change = shortened(&group.change.join(" "), MAX_COUNTED_TEXT);
+        let place = [code(group.field), code(&change)].join(" ");
+        count(place.trim_end(), group.changes.len(), group.severity)
+    });
+    let mut shown = 0;
+    for line in lines.by_ref() {
+        if text.len() + line.len() > MAX_GROUPS {
+            break;
+        }
+        text.push_str(&line);
+        shown += 1;
     }
+    let mut kinds: BTreeMap<(Severity, String), usize> = BTreeMap::new();
+    for group in &groups[shown..] {
+        // Each attribute is a field, and there can be thousands.
+        let field = group.changes.first().map(|change| change.place.of_spec());
+        let field = field.map(|field| field.to_string()).unwrap_or_default();
+        *kinds.entry((group.severity, field)).or_default() += group.changes.len();
+    }
+    if !kinds.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nIn {}:\n",
+            counted(groups.len() - shown, "more group")
+        );
+    }
+    for ((severity, field), changes) in kinds {
+        text.push_str(&count(&code(&field), changes, severity));
+    }
+}
+
+fn count(place: &str, changes: usize, severity: Severity) -> String {
+    format!(
+        "- {place}: {}{}\n",
+        counted(changes, "change"),
+        label(severity)
+    )
 }
 
 fn label(severity: Severity) -> &'static str {
@@ -138,7 +175,7 @@ fn row(group: &Group<'_>, all: bool) -> String {
 
 /// The reason, with the words that matter most in bold.
 fn why(group: &Group<'_>) -> String {
-    let mut why = prose(&shortened(&group.why));
+    let mut why = prose(&shortened(&group.why, MAX_TEXT));
     for word in ["disruptive: ", "held: "] {
         let at = match (why.starts_with(word), why.find(&format!("; {word}"))) {
             (true, _) => 0,
@@ -151,17 +188,13 @@ fn why(group: &Group<'_>) -> String {
     why
 }
 
-/// At most [`MAX_TEXT`] characters: the beginning, the end, and the number of those between.
-fn shortened(text: &str) -> String {
+/// At most so many characters: the beginning, the end, and the number of those between.
+fn shortened(text: &str, most: usize) -> String {
     let letters: Vec<char> = text.chars().collect();
-    let Some(left_out) = letters
-        .len()
-        .checked_sub(MAX_TEXT)
-        .filter(|count| *count > 0)
-    else {
+    let Some(left_out) = letters.len().checked_sub(most).filter(|count| *count > 0) else {
         return text.to_owned();
     };
-    let end = letters.len() - MAX_TEXT / 3;
+    let end = letters.len() - most / 3;
     let first: String = letters[..end - left_out].iter().collect();
     let last: String = letters[end..].iter().collect();
     format!("{first} … {left_out} characters … {last}")
@@ -170,7 +203,7 @@ fn shortened(text: &str) -> String {
 /// A code span in a table cell. Nothing in it acts as markup or mentions a user.
 fn code(text: &str) -> String {
     // Without spaces around it, which a code span would drop.
-    let text = printable(shortened(text).trim());
+    let text = printable(shortened(text, MAX_TEXT).trim());
     // Two backticks would begin a longer span.
     if text.is_empty() {
         return String::new();

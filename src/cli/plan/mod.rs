@@ -11,19 +11,20 @@ mod tests;
 mod text;
 mod view;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fmt, fs, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
 use super::{
     allow::AllowArgs,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
+    manifests::Text,
     output::{self, Color},
     policies::{Declarations, PoliciesArgs},
     process::AnyError,
     prune_from::PruneFromArgs,
 };
-use crate::plan::PolicyInput;
+use crate::plan::{PolicyInput, PolicyKey};
 pub(super) use plan_run::PlanRun;
 pub(super) use saved::{SavedPlan, SavedPlanError};
 
@@ -146,23 +147,35 @@ pub(super) async fn run(mut args: PlanArgs) -> Result<ExitCode, AnyError> {
 
 /// Refuses policies that an API server would refuse, with all errors at once.
 pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), InvalidPolicies> {
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for declared in policies {
         if let Err(errors) = &declared.policy {
-            lines.extend(
-                errors
-                    .iter()
-                    .map(|error| format!("{}: {error}", declared.key)),
-            );
+            let errors = errors.iter().map(|error| Text::split(error));
+            all.extend(errors.map(|error| (declared.key.clone(), error)));
         }
     }
-    if lines.is_empty() {
+    if all.is_empty() {
         return Ok(());
     }
-    Err(InvalidPolicies(lines))
+    Err(InvalidPolicies(all))
 }
 
 /// The errors of policies, each with its policy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the policies are not valid:\n  {}", .0.join("\n  "))]
-pub(super) struct InvalidPolicies(Vec<String>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InvalidPolicies(Vec<(PolicyKey, Text)>);
+
+impl std::error::Error for InvalidPolicies {}
+
+impl fmt::Display for InvalidPolicies {
+    /// Each error as a line for the problem and a line for the remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the policies are not valid:")?;
+        for (policy, Text { problem, help }) in &self.0 {
+            write!(f, "\nerror: {policy}: {problem}")?;
+            if let Some(help) = help {
+                write!(f, "\nhelp: {help}")?;
+            }
+        }
+        Ok(())
+    }
+}

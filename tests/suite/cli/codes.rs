@@ -170,3 +170,21 @@ async fn a_document_that_is_no_object_is_an_error() {
     fs::write(tailnet.path("folder/kustomization.yaml"), kustomization).unwrap();
     tailnet.run(&["plan", "-f", "folder"]).await.ok();
 }
+
+#[tokio::test]
+async fn the_errors_of_manifests_have_a_line_for_the_problem_and_one_for_the_remedy() {
+    let tailnet = Tailnet::of(Vec::new()).await;
+    let manifest = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {name: nas}, spec: \
+                    {device: {hostname: nas}, tags: [nas], tag: []}}";
+    fs::write(tailnet.path("a.yaml"), manifest).unwrap();
+    let plan = tailnet.run(&["plan", "-f", "a.yaml"]).await;
+    let apply = tailnet.run(&["apply", "-f", "a.yaml", "--yes"]).await;
+    assert_eq!((plan.code, &plan.err), (Some(1), &apply.err));
+    insta::assert_snapshot!(plan.err, @r"
+    tsdp: the manifests are not valid (tsdp validate shows the lines):
+    error: a.yaml:1:127: spec.tags[0]: 'nas' is not a valid tag
+    help: write tag:nas
+    error: a.yaml:1:133: spec.tag: unknown field
+    help: did you mean tags?
+    ");
+}

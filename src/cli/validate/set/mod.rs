@@ -22,7 +22,7 @@ use crate::{
 pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Diagnostic> {
     // Policies of different tailnets cannot conflict.
     let mut by_tailnet: BTreeMap<&str, Vec<&LoadedPolicy>> = BTreeMap::new();
-    for policy in &manifests.policies {
+    for policy in policies(manifests) {
         let tailnet = policy.object.spec.tailnet_name();
         by_tailnet.entry(tailnet).or_default().push(policy);
     }
@@ -43,39 +43,43 @@ pub fn admission(manifests: &Manifests, tailnet: &str, controller_namespace: &st
     guardrails::of(located, manifests, controller_namespace)
 }
 
+/// The policies, with what can be read of the invalid ones.
+fn policies(manifests: &Manifests) -> impl Iterator<Item = &LoadedPolicy> {
+    let incomplete = &manifests.incomplete_policies;
+    manifests.policies.iter().chain(incomplete)
+}
+
 /// A tailnet of the manifests.
 pub fn tailnet<'a>(
     manifests: &'a Manifests,
     wanted: &str,
 ) -> Option<&'a Located<TailscaleTailnet>> {
-    let mut tailnets = manifests.tailnets.iter();
+    let incomplete = &manifests.incomplete_tailnets;
+    let mut tailnets = manifests.tailnets.iter().chain(incomplete);
     tailnets.find(|it| name(it) == wanted)
 }
 
 /// Objects whose tailnet is missing. Reports nothing if there is no tailnet at all: then the tailnets are
 /// probably kept elsewhere.
 fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
-    let known: BTreeSet<&str> = manifests.tailnets.iter().map(name).collect();
+    let known = &manifests.tailnet_names;
     if known.is_empty() {
         return Vec::new();
     }
-    let policies = manifests
-        .policies
-        .iter()
-        .map(|it| (it.object.spec.tailnet_name(), &it.document));
+    let policies = policies(manifests).map(|it| (it.object.spec.tailnet_name(), &it.document));
     let invites = manifests
         .invites
         .iter()
         .map(|it| (it.object.spec.tailnet_name(), &it.document));
     policies
         .chain(invites)
-        .filter(|(tailnet, _)| !known.contains(tailnet))
-        .map(|(tailnet, document)| missing(tailnet, &known, document))
+        .filter(|(tailnet, _)| !known.contains(*tailnet))
+        .map(|(tailnet, document)| missing(tailnet, known, document))
         .collect()
 }
 
-fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Diagnostic {
-    let names: Vec<&str> = known.iter().copied().collect();
+fn missing(tailnet: &str, known: &BTreeSet<String>, document: &Document) -> Diagnostic {
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
     let text = Text::new(format!(
         "found no TailscaleTailnet {tailnet} among the manifests"
     ))

@@ -18,7 +18,19 @@ fn diagnostics(text: &str) -> Vec<String> {
     let source = Arc::new(Source::new("a.yaml", text));
     let (manifests, diagnostics) = read_sources(&[source], "default", Vec::new());
     assert_eq!(diagnostics, []);
-    let diagnostics = check(&manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
+    of(&manifests)
+}
+
+/// The same, of manifests that also have this number of errors within objects.
+fn beside(errors: usize, text: &str) -> Vec<String> {
+    let source = Arc::new(Source::new("a.yaml", text));
+    let (manifests, diagnostics) = read_sources(&[source], "default", Vec::new());
+    assert_eq!(diagnostics.len(), errors, "{diagnostics:?}");
+    of(&manifests)
+}
+
+fn of(manifests: &Manifests) -> Vec<String> {
+    let diagnostics = check(manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
     let message = |diagnostic: &Diagnostic| format!("{:?} {diagnostic}", diagnostic.severity);
     diagnostics.iter().map(message).collect()
 }
@@ -161,4 +173,83 @@ fn a_missing_tailnet_is_reported_if_there_are_others() {
           manifests. Add it, or name lab in tailnetRef"
         ]
     );
+}
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {{name: {name}}}, spec: \
+         {{{spec}}}}}\n---\n"
+    )
+}
+
+fn tailnet(spec: &str) -> String {
+    format!(
+        "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {{name: default}}, spec: \
+         {{credentialsSecret: {{name: a}}, {spec}}}}}\n---\n"
+    )
+}
+
+#[test]
+fn an_error_in_one_field_hides_no_conflict_of_another() {
+    let other = policy(
+        "a",
+        "device: {hostname: a}, exitNode: true, tags: ['tag:b']",
+    );
+    for (spec, errors, conflicts) in [
+        ("device: {hostname: a}, exitNode: false, tag: [a]", 1, 1),
+        ("device: {hostname: a}, exitNode: false, tags: [a]", 1, 1),
+        (
+            "device: {hostname: a}, exitNode: false, enabledRoutes: [10.0.0.1/16]",
+            1,
+            1,
+        ),
+        (
+            "device: {hostname: a}, exitNode: false, postureAttributes: {'custom:a': {string: on}}",
+            1,
+            1,
+        ),
+        (
+            "device: {hostname: a}, exitNode: no, tags: ['tag:a'], name: 5",
+            1,
+            2,
+        ),
+        // Unknown devices, precedence or enforcement: nothing is certain.
+        ("device: {hostname: a, node: b}, exitNode: false", 1, 0),
+        (
+            "device: {hostname: a}, exitNode: false, priority: high",
+            1,
+            0,
+        ),
+        (
+            "device: {hostname: a}, exitNode: false, enforcement: No",
+            1,
+            0,
+        ),
+    ] {
+        let found = beside(errors, &(other.clone() + &policy("b", spec)));
+        assert_eq!(found.len(), conflicts, "{spec}: {found:?}");
+        let both = found
+            .iter()
+            .all(|it| it.contains("default/a declares another value"));
+        assert!(both, "{spec}: {found:?}");
+    }
+}
+
+#[test]
+fn an_error_in_one_field_hides_no_denial_of_another() {
+    let spec = "device: {hostname: a}, exitNode: true, tags: [a]";
+    let rules = "allowedPolicies: [{fields: [tags]}]";
+    for (tailnet_spec, errors, denied) in [
+        (rules.to_owned(), 1, true),
+        (format!("{rules}, maxChangedDevices: many"), 2, true),
+        // What is allowed is unknown, but not that the tailnet exists.
+        ("allowedPolicies: [{fields: [tag]}]".to_owned(), 2, false),
+    ] {
+        let found = beside(errors, &(tailnet(&tailnet_spec) + &policy("b", spec)));
+        assert_eq!(found.len(), usize::from(denied), "{found:?}");
+        assert!(
+            found.iter().all(|it| it.contains("spec.exitNode: ")),
+            "{found:?}"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! What a reader of a plan sees, for few and for many devices, and for names that devices made up.
 
+mod groups;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
