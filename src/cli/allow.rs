@@ -38,6 +38,14 @@ pub(super) enum NothingFound {
 }
 
 impl AllowArgs {
+    /// Whether there may be no policy, for commands that need no device.
+    pub fn empty(allow_empty: bool) -> Self {
+        Self {
+            allow_missing: false,
+            allow_empty,
+        }
+    }
+
     /// Refuses an empty set of policies. A wrong path must not look like a tailnet in sync.
     pub fn refuse_empty(
         self,

@@ -25,6 +25,7 @@ mod plan;
 mod policies;
 mod process;
 mod prune_from;
+mod report;
 mod select;
 mod server_error;
 #[cfg(feature = "demo")]
@@ -112,6 +113,8 @@ Examples:
     /// Show what policies would change in a tailnet, and change nothing.
     #[command(visible_alias = "diff")]
     Plan(plan::PlanArgs),
+    /// Write a page of a tailnet: devices, policies, changes and routes, to open in a browser.
+    Report(report::ReportArgs),
     /// Print the completion script for a shell.
     #[command(after_help = "\
 Examples:
@@ -226,6 +229,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         }
         Command::Devices(args) => return runtime()?.block_on(devices::run(args)),
         Command::Plan(args) => return runtime()?.block_on(plan::run(args)),
+        Command::Report(args) => return runtime()?.block_on(report::run(args)),
         Command::Export(args) => return runtime()?.block_on(export::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,

@@ -18,7 +18,7 @@ use super::{
     table::Style,
 };
 use filter::FilterArgs;
-use view::View;
+pub(super) use view::View;
 
 /// The devices to list, and the format of the list.
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ const UNREADABLE: &str = "unreadable";
 #[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct View<'a> {
+pub(in crate::cli) struct View<'a> {
     pub node_id: &'a NodeId,
     name: &'a str,
     hostname: &'a str,
@@ -108,7 +108,7 @@ impl<'a> View<'a> {
     }
 
     /// The first label of its name; its nodeId if the name cannot be read.
-    fn label(&self) -> &str {
+    pub fn label(&self) -> &str {
         if self.is_unknown(DeviceField::Name) {
             return self.node_id.as_str();
         }
@@ -116,7 +116,7 @@ impl<'a> View<'a> {
     }
 
     /// Its tags, or else its user.
-    fn owner(&self) -> String {
+    pub fn owner(&self) -> String {
         if self.is_unknown(DeviceField::Tags)
             || (self.tags.is_empty() && self.is_unknown(DeviceField::User))
         {
@@ -129,7 +129,8 @@ impl<'a> View<'a> {
         }
     }
 
-    fn key(&self, now: Timestamp) -> String {
+    /// When its key expires.
+    pub fn key(&self, now: Timestamp) -> String {
         let fields = [DeviceField::KeyExpiryDisabled, DeviceField::Expires];
         if fields.into_iter().any(|field| self.is_unknown(field)) {
             return UNREADABLE.to_owned();
@@ -143,7 +144,8 @@ impl<'a> View<'a> {
         }
     }
 
-    fn routes(&self) -> String {
+    /// How many of its routes are enabled: `2 of 3`.
+    pub fn routes(&self) -> String {
         let Some(enabled) = self.enabled_routes else {
             return "not reported".to_owned();
         };
@@ -155,7 +157,13 @@ impl<'a> View<'a> {
         }
     }
 
-    fn state(&self) -> &'static str {
+    /// When it was last seen, unless it is connected.
+    pub fn last_seen(&self) -> Option<Timestamp> {
+        self.last_seen
+    }
+
+    /// Why it does not take part, if so.
+    pub fn state(&self) -> &'static str {
         let needed = [
             DeviceField::IsExternal,
             DeviceField::Authorized,

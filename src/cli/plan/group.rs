@@ -18,7 +18,7 @@ const MAX_VALUES: usize = 3;
 
 /// What a change asks of its reader. The most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Severity {
+pub(in crate::cli) enum Severity {
     /// It is sent, and can cut a device off.
     Disruptive,
     /// Held; it could cut a device off.
@@ -33,7 +33,7 @@ pub(super) enum Severity {
 
 /// Changes of one kind on several devices.
 #[derive(Debug)]
-pub(super) struct Group<'a> {
+pub(in crate::cli) struct Group<'a> {
     pub severity: Severity,
     /// The setting, named as in a manifest.
     pub field: &'a str,
@@ -92,7 +92,7 @@ impl Severity {
 }
 
 /// Groups the changes, which are sorted by device: the most severe first, then those of the most devices.
-pub(super) fn groups<'a>(changes: &'a [ChangeView<'a>]) -> Vec<Group<'a>> {
+pub(in crate::cli) fn groups<'a>(changes: &'a [ChangeView<'a>]) -> Vec<Group<'a>> {
     let mut kinds: BTreeMap<Kind<'a>, Vec<&'a ChangeView<'a>>> = BTreeMap::new();
     for change in changes {
         // Without the user of a device: otherwise each user would have a group.
@@ -173,6 +173,11 @@ impl Edit {
             Self::NotCompared(after) => vec![after.clone()],
         }
     }
+}
+
+/// What a change does, as words between which a line can break: `-tag:a`, `+tag:b`.
+pub(in crate::cli) fn words(change: &Change) -> Vec<String> {
+    Edit::of(change).words(&change.before())
 }
 
 /// Those of `entries` that `list` lacks, in their order.

@@ -25,8 +25,11 @@ use super::{
     prune_from::PruneFromArgs,
 };
 use crate::plan::{PolicyInput, PolicyKey};
+pub(super) use group::{Group, Severity, groups, words};
+pub(super) use notes::{note_lines, released_lines};
 pub(super) use plan_run::PlanRun;
 pub(super) use saved::{SavedPlan, SavedPlanError};
+pub(super) use view::{ChangeView, View};
 
 /// The exit code for a plan with changes, as of `terraform plan -detailed-exitcode`.
 pub(super) const CHANGES: u8 = 2;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A sentence for each released setting, or for all of one policy and field.
-pub(super) fn released_lines(released: &[ReleasedView<'_>], all: bool) -> Vec<String> {
+pub(in crate::cli) fn released_lines(released: &[ReleasedView<'_>], all: bool) -> Vec<String> {
     let mut kinds: BTreeMap<_, Vec<&ReleasedView<'_>>> = BTreeMap::new();
     for setting in released {
         let kind = (&setting.policy, &setting.field);
@@ -90,7 +90,7 @@ pub(super) fn notes_in_groups(notes: &[Note], all: bool) -> Vec<(String, String)
 }
 
 /// The same as sentences.
-pub(super) fn note_lines(notes: &[Note], all: bool) -> Vec<String> {
+pub(in crate::cli) fn note_lines(notes: &[Note], all: bool) -> Vec<String> {
     let notes = notes_in_groups(notes, all).into_iter();
     notes
         .map(|(policy, message)| format!("{policy}: {message}"))

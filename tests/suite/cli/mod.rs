@@ -15,6 +15,7 @@ mod help;
 mod mutations;
 mod plan;
 mod recorded;
+mod report;
 mod shell;
 mod tailnet;
 mod terraform;

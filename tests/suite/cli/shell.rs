@@ -1,6 +1,6 @@
 use super::tailnet::{Ran, Tailnet, program};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "apply",
     "approve",
     "controller",
@@ -8,6 +8,7 @@ const COMMANDS: [&str; 13] = [
     "devices",
     "export",
     "plan",
+    "report",
     "completions",
     "man",
     "demo",
