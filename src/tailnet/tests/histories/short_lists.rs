@@ -234,9 +234,11 @@ impl Account {
     fn check(&mut self, world: &World, key: &PolicyKey, report: &PolicyReport) {
         self.check_binding(world, key, report);
         let both_listed = world.clock > self.begun + Duration::from_secs(30);
-        // A device that lists lack shows a change only once it is looked up again.
+        // A device that lists lack shows a change, or is gone, only once it is looked up again.
         let last_list = &world.reported.last_list;
-        let lists_all = world.model.devices.keys().all(|id| last_list.contains(id));
+        let known = world.reported.kept.keys();
+        let mut all = world.model.devices.keys().chain(known);
+        let lists_all = all.all(|id| last_list.contains(id));
         let lookup = if lists_all {
             Duration::ZERO
         } else {
