@@ -19,7 +19,7 @@ pub struct Tailnet {
     /// The inputs that follow from its effects.
     waiting: VecDeque<Input>,
     /// How many lists it has had.
-    pub lists: usize,
+    lists: usize,
 }
 
 impl Tailnet {
@@ -63,7 +63,7 @@ impl Tailnet {
         }
     }
 
-    /// Someone changes a device: the next list has it with other tags than the list before.
+    /// Someone changes a device: the next list has it with another key expiry.
     pub fn change_device(&mut self) {
         let device = &mut self.devices[0];
         device.key_expiry_disabled = !device.key_expiry_disabled;

@@ -16,7 +16,7 @@ use crate::controller::{self, FromEnvironment, Options, election::Timings};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Inside a cluster, the controller uses its service account. Outside, it uses KUBECONFIG.
-With OTEL_EXPORTER_OTLP_ENDPOINT, it sends traces to a collector of OpenTelemetry.
+With OTEL_EXPORTER_OTLP_ENDPOINT, it sends traces to an OpenTelemetry collector.
 
 Examples:
   tsdp controller                                  as in deploy/

@@ -106,9 +106,9 @@ impl<'n> Reading<'n> {
                 }
             }
             "TailscaleTailnet" => {
-                let name = document.name().to_owned();
+                let name = Some(document.name().to_owned()).filter(|name| !name.is_empty());
                 let tailnet = self.typed(document, &kind);
-                self.manifests.tailnet_names.insert(name);
+                self.manifests.tailnet_names.extend(name);
                 match tailnet {
                     Ok(tailnet) => self.manifests.tailnets.extend(is_first.then_some(tailnet)),
                     Err(invalid) => {

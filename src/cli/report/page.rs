@@ -26,7 +26,8 @@ pub(super) fn render(run: &PlanRun, source: Option<&str>) -> serde_json::Result<
     let view = run.view();
     let rows = devices::rows(run, &view, source.is_some());
     let data = devices::json(&rows)?;
-    let title = format!("Tailnet {}", tailnet(run));
+    let domain = run.snapshot.fleet.domain().unwrap_or_default();
+    let title = format!("Tailnet {}", printable(&domain));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -70,12 +71,6 @@ fn security_policy() -> String {
         hash(SCRIPT),
         hash(STYLE)
     )
-}
-
-/// The domain of the tailnet, as its devices have it.
-fn tailnet(run: &PlanRun) -> String {
-    let domains = run.snapshot.own().filter_map(|it| it.name.split_once('.'));
-    printable(domains.map(|(_, domain)| domain).next().unwrap_or_default())
 }
 
 fn origin(run: &PlanRun, source: Option<&str>) -> String {

@@ -181,7 +181,7 @@ impl DeviceState {
     pub fn take_device(&mut self, device: Device, requested_at: Duration) -> Device {
         let device = self.with_known_routes(device);
         self.note_listed();
-        self.in_flight.shown();
+        self.in_flight.read();
         self.device.succeeded(requested_at);
         device
     }
@@ -421,7 +421,7 @@ impl DeviceState {
         self.device.is_required()
             || self.progress.has_unverified_settings()
             || open.any(|it| {
-                self.is_doubted()
+                self.is_contradicted()
                     || it.is_action()
                     || (shares_tags && it.change.field() == Field::List(ListSetting::Tags))
             })

@@ -30,22 +30,22 @@ impl DeviceState {
         self.in_flight.is_newer_than(requested_at)
     }
 
-    /// Takes what a list shows that is not taken over, as a write may be newer ([`Self::is_newer_than`]). If it shows
-    /// another device than the known one, no further write rests on what is known.
-    pub fn take_older(&mut self, known: &Device, listed: &Device, requested_at: u64) {
+    /// A list that was requested at this revision shows the device, and may be older than what is known
+    /// ([`Self::is_newer_than`]). If it shows other facts, a read must tell before the next write.
+    pub fn note_older(&mut self, known: &Device, listed: &Device, requested_at: u64) {
         let listed = Device {
             // It changes by itself.
             last_seen: known.last_seen,
             ..listed.clone()
         };
         if !self.in_flight.is_read_since(requested_at) && known.facts_differ(&listed) {
-            self.in_flight.doubt();
+            self.in_flight.contradict();
         }
     }
 
     /// Whether it must be read before the next write.
-    pub const fn is_doubted(&self) -> bool {
-        self.in_flight.is_in_doubt()
+    pub const fn is_contradicted(&self) -> bool {
+        self.in_flight.is_contradicted()
     }
 
     /// Whether its routes were read after a list was requested at this revision.

@@ -41,11 +41,11 @@ pub(super) struct InFlight {
     /// Reads of its routes, and requests for its attributes.
     of_parts: u32,
     device_revision: u64,
-    /// At the last answer that showed the device.
+    /// At the last read of the device.
     read_revision: u64,
     routes_revision: u64,
-    /// A list that may be older than a write showed it otherwise than it is known.
-    in_doubt: bool,
+    /// A list that crossed a write shows other facts than those that are known.
+    contradicted: bool,
 }
 
 impl InFlight {
@@ -75,27 +75,27 @@ impl InFlight {
         self.of_device > 0 || self.device_revision > requested_at
     }
 
-    /// Whether an answer shows it as it was after a list was requested at this revision.
+    /// Whether it was read after a list was requested at this revision.
     pub const fn is_read_since(&self, requested_at: u64) -> bool {
         self.read_revision > requested_at
     }
 
-    /// The last answer has shown it.
-    pub const fn shown(&mut self) {
+    /// The last answer was a read of it.
+    pub const fn read(&mut self) {
         self.read_revision = self.device_revision;
-        self.in_doubt = false;
     }
 
-    pub const fn doubt(&mut self) {
-        self.in_doubt = true;
+    pub const fn contradict(&mut self) {
+        self.contradicted = true;
     }
 
-    pub const fn is_in_doubt(&self) -> bool {
-        self.in_doubt
+    pub const fn is_contradicted(&self) -> bool {
+        self.contradicted
     }
 
+    /// A read or a newer list shows what it is like now.
     pub const fn settle(&mut self) {
-        self.in_doubt = false;
+        self.contradicted = false;
     }
 
     pub const fn has_newer_routes(&self, requested_at: u64) -> bool {

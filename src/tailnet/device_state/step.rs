@@ -92,7 +92,7 @@ impl DeviceState {
             // Without a durable record, a crash would lose what was changed (docs/decisions/0019).
             Some(_) if !recorded => Step::Blocked(Cause::Record),
             // A guardrail may protect it by now.
-            Some(_) if self.is_doubted() => self.read_device(id, now),
+            Some(_) if self.is_contradicted() => self.read_device(id, now),
             // Someone may have approved a route or set a tag since the list. A request that replaces a whole
             // list sends unmanaged entries along, so they must be fresh. A change that cannot be undone must
             // rest on fresh facts too.
@@ -349,7 +349,7 @@ mod tests {
                 device.take_device(known.clone(), CONTEXT.now);
                 device.request_sent(Scope::Device);
             }
-            device.take_older(&known, listed, 6);
+            device.note_older(&known, listed, 6);
             device.request_finished(Scope::Device, 8);
             device
         };
@@ -360,16 +360,16 @@ mod tests {
         assert!(!reads(&after(&known, false)) && !reads(&after(&seen_again, false)));
         // The read is newer than the list.
         assert!(!reads(&after(&renamed, true)));
-        let mut doubted = after(&renamed, false);
-        assert!(reads(&doubted) && doubted.is_doubted());
+        let mut contradicted = after(&renamed, false);
+        assert!(reads(&contradicted) && contradicted.is_contradicted());
         // A status must say why the change waits.
-        doubted
+        contradicted
             .device
             .failed(backoff(CONTEXT.now + Duration::from_secs(9)));
-        assert_eq!(doubted.reads_in_force().count(), 1);
-        doubted.device.forget_backoff();
-        doubted.note_listed();
-        assert!(!reads(&doubted));
+        assert_eq!(contradicted.reads_in_force().count(), 1);
+        contradicted.device.forget_backoff();
+        contradicted.note_listed();
+        assert!(!reads(&contradicted));
     }
 
     #[test]

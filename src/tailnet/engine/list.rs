@@ -169,7 +169,7 @@ impl Listing<'_> {
         match known {
             // The list may be older than the last write or read of this device.
             Some(ours) if node.is_newer_than(asked_at) => {
-                node.take_older(ours, &device, asked_at);
+                node.note_older(ours, &device, asked_at);
                 listed.keep(ours);
                 is_back
             }

@@ -157,10 +157,9 @@ pub(super) fn still_wants(
             // A device that the last list lacks may be gone, or be another tailnet's now.
             !observed.absence().is_missing(id)
                 && node.is_some_and(|node| {
-                    !node.is_doubted() && {
-                        let blocked = node.blocked(list_trusted, now.monotonic);
-                        is_planned(call, &in_flight.differences, id, node, &blocked)
-                    }
+                    let blocked = node.blocked(list_trusted, now.monotonic);
+                    !node.is_contradicted()
+                        && is_planned(call, &in_flight.differences, id, node, &blocked)
                 })
         })
 }

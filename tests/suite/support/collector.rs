@@ -11,7 +11,7 @@ pub struct Export {
     pub body: Bytes,
 }
 
-/// A collector of OpenTelemetry, which keeps what it gets.
+/// An OpenTelemetry collector that keeps what it gets.
 pub struct Collector {
     url: String,
     exports: Arc<Mutex<Vec<Export>>>,

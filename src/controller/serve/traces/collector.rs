@@ -1,4 +1,4 @@
-//! The collector of OpenTelemetry that the environment names.
+//! The OpenTelemetry collector that the environment names.
 
 use std::{env, time::Duration};
 

@@ -9,6 +9,7 @@ use tsdp::simulator;
 
 use self::browser::Browser;
 use super::tailnet::{API_KEY, Tailnet};
+use crate::support::eventually;
 
 const NAME: &str = "<script>alert(1)</script>";
 
@@ -96,6 +97,15 @@ async fn small() -> Report {
 const LISTED: &str = "[...document.querySelectorAll('#devices tbody tr')].map(row => \
                       row.querySelector('td div').firstChild.textContent)";
 
+/// Waits until an expression has a value.
+async fn until(page: &mut Browser, expression: &str, value: &Value) {
+    eventually(Duration::from_secs(20), async || {
+        let found = page.value(expression);
+        (found == *value).then_some(()).ok_or(found)
+    })
+    .await;
+}
+
 /// The text of the row of a device.
 fn row(browser: &mut Browser, name: &str) -> String {
     let rows = browser.value(
@@ -182,9 +192,7 @@ async fn the_list_can_be_searched_sorted_and_filtered() {
     page.click("[href='#show=unmanaged']");
     // The browser follows a link later than it is clicked.
     let unmanaged = json!([NAME, "amelie-laptop"]);
-    while page.value(LISTED) != unmanaged {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(&mut page, LISTED, &unmanaged).await;
     page.open(&report.page, "#show=exits");
     assert_eq!(page.value(LISTED), json!(["exit"]));
     page.open(&report.page, "#q=nothing+like+it");
@@ -239,9 +247,7 @@ async fn the_page_loads_nothing_and_runs_nothing_else() {
          const script = document.createElement('script'); script.textContent = 'window.foreign = 1'; \
          document.body.append(image, script); })()",
     );
-    while page.value("window.refused") != 2 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(&mut page, "window.refused", &json!(2)).await;
     assert_eq!(page.value("window.foreign || 0"), 0);
     let text = report.text();
     assert!(!text.contains(API_KEY) && !text.contains(NAME));
